@@ -1,0 +1,75 @@
+"""From a user's ``key=value`` texts to a plugin's checked config."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from micore.contracts import Config
+from micore.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Turn ``["steps=70", "loss=poincare"]`` into values; JSON where it parses, text otherwise.
+
+    Raises: ConfigError for a text without ``=``.
+    """
+    values = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{text!r} is not of the form key=value")
+        values[key.strip().replace("-", "_")] = _parse_value(value.strip())
+    return values
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parse_use(text: str) -> tuple[str, dict[str, Any]]:
+    """Split ``name:key=value,key=value`` (a defense or evaluator with its config)."""
+    name, _, rest = text.partition(":")
+    return name, parse_assignments(part for part in rest.split(",") if part)
+
+
+def make_config(kind: type[C], values: Mapping[str, Any], owner: str) -> C:
+    """Build a config; ``owner`` names the plugin in errors.
+
+    Raises: ConfigError that names the field, what is wrong and, for a typo, the close match.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{owner} has no option {field!r}", hint=_close(field, kind)) from error
+        raise ConfigError(f"{owner}: option {field!r}: {first['msg']} (got {first['input']!r})") from error
+
+
+def _close(name: str, kind: type[Config]) -> str:
+    matches = difflib.get_close_matches(name, kind.model_fields, n=3)
+    return f"did you mean {', '.join(matches)}?" if matches else "options: " + ", ".join(kind.model_fields)
+
+
+def preset_config(kind: Any, preset: str, values: Mapping[str, Any], owner: str) -> Config:
+    """Build an attack's config: its preset first, the user's values over it.
+
+    Raises: ConfigError for an unknown preset or option.
+    """
+    presets: Mapping[str, Mapping[str, Any]] = kind.PRESETS
+    if preset not in presets:
+        matches = difflib.get_close_matches(preset, presets, n=1)
+        guess = f"did you mean {matches[0]}? " if matches else ""
+        raise ConfigError(f"{owner} has no preset {preset!r}", hint=guess + "presets: " + ", ".join(presets))
+    return make_config(kind.Config, {**presets[preset], **values}, owner)

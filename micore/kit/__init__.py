@@ -1,0 +1,1 @@
+"""Optional building blocks for plugin authors. Import the module that is needed: this one imports nothing."""

@@ -1,0 +1,109 @@
+"""From a value for each sample to a measurement with its interval: what evaluators share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from micore.contracts import Interval, Measurement, Samples, Subject
+from micore.errors import DataError
+from micore.kit.statistics import cluster_bootstrap
+from micore.runtime import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The samples of all cases of a subject, one after another.
+
+    samples: one group for each case; positions (N,): each row's place in ``case_ids``; labels (N,):
+    the class that each row claims to be, on the CPU.
+    """
+
+    subject: str
+    samples: tuple[Samples, ...]
+    case_ids: tuple[str, ...]
+    positions: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, subject: Subject) -> Rows:
+        """Lay out a subject of goal ``class``.
+
+        Raises: DataError when there are no samples or a case has no label.
+        """
+        items = subject.reconstructions
+        unlabelled = [item.case.id for item in items if item.case.label is None]
+        sizes = torch.tensor([len(item.samples) for item in items], dtype=torch.int64)
+        if unlabelled or int(sizes.sum()) == 0:
+            raise DataError(f"{subject.name} has no samples of a class (cases without a label: {unlabelled})")
+        labels = torch.tensor([item.case.label for item in items], dtype=torch.int64)
+        return cls(
+            subject=subject.name,
+            samples=tuple(item.samples for item in items),
+            case_ids=tuple(item.case.id for item in items),
+            positions=torch.arange(len(items)).repeat_interleave(sizes),
+            labels=labels.repeat_interleave(sizes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One value for each row of a subject: (N,), NaN where a row has none."""
+
+    name: str
+    values: Tensor
+    unit: str
+    direction: str
+    notes: tuple[str, ...] = ()
+
+
+def measure(figure: Figure, rows: Rows, evaluator: str, *, resamples: int = 2000) -> Measurement:
+    """Return the mean over classes of the mean over samples, with a bootstrap interval over classes.
+
+    The samples of one class share target, prior and class, so the class is the unit of independence.
+    ``evaluator`` is the judge's identity, ``name@fingerprint``; it also seeds the bootstrap.
+
+    Raises: DataError when no row has a value.
+    """
+    values = figure.values.detach().double().cpu()
+    valid = values.isfinite()
+    if not bool(valid.any()):
+        raise DataError(f"{evaluator}: {figure.name} is finite for no sample of {rows.subject}")
+    per_class = torch.stack(list(_group_means(values[valid], rows.labels[valid]).values()))
+    lost = int((~valid).sum())
+    notes = (*figure.notes, f"{lost} samples without a finite value left out") if lost else figure.notes
+    per_case = _group_means(values[valid], rows.positions[valid])
+    return Measurement(
+        name=figure.name,
+        subject=rows.subject,
+        value=float(per_class.mean()),
+        interval=_interval(per_class, derive_seed(evaluator, figure.name, rows.subject) % 2**32, resamples),
+        n=int(valid.sum()),
+        clusters=len(per_class),
+        unit=figure.unit,
+        direction=figure.direction,
+        evaluator=evaluator,
+        per_case={rows.case_ids[position]: float(value) for position, value in per_case.items()},
+        notes=notes,
+    )
+
+
+def _group_means(values: Tensor, groups: Tensor) -> dict[int, Tensor]:
+    return {group: values[groups == group].mean() for group in groups.unique().tolist()}
+
+
+def _interval(per_class: Tensor, seed: int, resamples: int) -> Interval | None:
+    """Return a bootstrap interval over classes, or None where the data cannot bound the mean."""
+    found = cluster_bootstrap(per_class.numpy(), range(len(per_class)), rng=seed, resamples=resamples)
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+        return None
+    return Interval(low=found.low, high=found.high, level=found.level)
+
+
+def batches_of(samples: Samples, size: int) -> Sequence[Samples]:
+    """Split samples into batches of at most ``size``."""
+    return [samples[start : start + size] for start in range(0, len(samples), size)]

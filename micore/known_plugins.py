@@ -1,0 +1,85 @@
+"""Which package offers which plugin, so that an unknown name can be answered with how to install it.
+
+The table is generated: ``python -m micore.known_plugins plugins`` reads the packages of this
+repository and rewrites it; a test fails when it is out of date.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from micore.registry import Entry
+
+# generated: begin
+KNOWN: Mapping[tuple[str, str], str] = {
+    ("attack", "plmi"): "mi-attack-plmi",
+    ("attack", "prior-samples"): "mi-attack-prior-samples",
+    ("dataset", "digits"): "mi-image",
+    ("dataset", "faces"): "mi-image",
+    ("dataset", "folder"): "mi-image",
+    ("dataset", "hf"): "mi-image",
+    ("dataset", "mnist"): "mi-image",
+    ("defense", "neg-label-smoothing"): "mi-defense-neg-label-smoothing",
+    ("evaluator", "accuracy"): "mi-evaluator-accuracy",
+    ("evaluator", "distance"): "mi-evaluator-distance",
+    ("evaluator", "face-descriptor"): "mi-evaluator-face-descriptor",
+    ("modality", "image"): "mi-image",
+    ("model", "ir152"): "mi-image",
+    ("model", "ir50"): "mi-image",
+    ("model", "resnet18"): "mi-image",
+    ("model", "small-cnn"): "mi-image",
+    ("model", "small-resnet"): "mi-image",
+    ("model", "timm"): "mi-model-timm",
+    ("model", "torchvision"): "mi-model-torchvision",
+    ("model", "vgg16-bn"): "mi-image",
+}
+# generated: end
+
+
+def collect(directory: Path) -> dict[tuple[str, str], str]:
+    """Read what the packages under ``directory/*/*`` offer, sorted by kind and name.
+
+    Raises: PluginError that names the packages whose plugin is broken.
+    """
+    from micore.registry import Registry
+
+    registry, packages = Registry(), {}
+    for package, entry_point, plugin in _plugins(directory):
+        packages[entry_point] = package
+        registry.add(entry_point, plugin)
+    registry.require_sound()
+    offered = registry.entries()
+    return {(e.spec.kind, e.spec.name): packages[e.provider.name] for e in sorted(offered, key=_order)}
+
+
+def _order(entry: Entry) -> tuple[str, str]:
+    return entry.spec.kind, entry.spec.name
+
+
+def _plugins(directory: Path) -> Iterator[tuple[str, str, object]]:
+    """Import every plugin module: distribution, entry point, module."""
+    for file in sorted(directory.glob("*/*/pyproject.toml")):
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        sys.path.insert(0, str(file.parent / "src"))
+        for name, module in project.get("entry-points", {}).get("micore", {}).items():
+            yield project["name"], name, import_module(module)
+
+
+def rewrite(file: Path, table: Mapping[tuple[str, str], str]) -> None:
+    """Put a table between the marks of this file."""
+    begin, end = "# generated: begin\n", "# generated: end\n"
+    text = file.read_text(encoding="utf-8")
+    rows = "".join(f'    ("{kind}", "{name}"): "{package}",\n' for (kind, name), package in table.items())
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    declaration = f"KNOWN: Mapping[tuple[str, str], str] = {{\n{rows}}}\n"
+    file.write_text(f"{before}{begin}{declaration}{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite(Path(__file__), collect(Path(sys.argv[1])))

@@ -1,0 +1,115 @@
+"""From an architecture's name, or a bundle, to a network and a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from micore.artifacts import Bundle, PluginUse
+from micore.configs import make_config
+from micore.contracts import Defense, Modality
+from micore.errors import ModelError, UsageError
+from micore.inputs import InputSpec
+from micore.registry import Registry
+from micore.runtime import Runtime
+from micore.specs import ANY, DefenseSpec
+from micore.target import Target
+from micore.threat import Access, Ledger
+
+
+def load_modality(registry: Registry, name: str) -> Modality:
+    """Return the modality's implementation."""
+    modality: Modality = registry.load(registry.find("modality", name))()
+    return modality
+
+
+def load_defenses(registry: Registry, uses: Sequence[PluginUse], modality: str) -> list[Defense]:
+    """Build defenses from their names and configs, in order.
+
+    Raises: UnknownNameError, ConfigError; UsageError for a defense of another modality or one named twice.
+    """
+    names = [use.name for use in uses]
+    if len(set(names)) != len(names):
+        raise UsageError(f"a defense is named twice: {', '.join(names)}")
+    defenses = []
+    for use in uses:
+        entry = registry.find("defense", use.name)
+        spec = entry.spec
+        if isinstance(spec, DefenseSpec) and spec.modality not in (ANY, modality):
+            raise UsageError(f"defense {use.name!r} is for modality {spec.modality}, not {modality}")
+        kind = registry.load(entry)
+        defenses.append(kind(make_config(kind.Config, use.config, f"defense {use.name!r}")))
+    return defenses
+
+
+def build_network(
+    registry: Registry, model: PluginUse, n_classes: int, input_spec: InputSpec, defenses: Sequence[Defense]
+) -> nn.Module:
+    """Build an untrained network with the structure that its defenses give it.
+
+    Raises: ModelError when input or arguments do not fit the architecture.
+    """
+    builder = registry.load(registry.find("model", model.name))
+    try:
+        module: nn.Module = builder(n_classes, input_spec, **model.config)
+    except TypeError as error:
+        raise ModelError(f"model {model.name!r} does not take these arguments: {error}") from error
+    for defense in defenses:
+        module = defense.adapt_model(module)
+    return module
+
+
+def restore_network(registry: Registry, bundle: Bundle) -> tuple[nn.Module, list[Defense]]:
+    """Build a bundle's network with its weights, and its defenses.
+
+    Raises: ModelError when the weights do not fit the architecture that the card names.
+    """
+    card = bundle.card
+    defenses = load_defenses(registry, card.defenses, card.modality)
+    module = build_network(registry, card.model, len(card.classes), card.input, defenses)
+    try:
+        module.load_state_dict(dict(bundle.weights), strict=True)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"{bundle.source}: weights do not fit architecture {card.model.name!r}: {first}") from error
+    return module, defenses
+
+
+def load_bundle(registry: Registry, uri: str, runtime: Runtime) -> Bundle:
+    """Load a target from a bundle's path, or through the source plugin of its scheme.
+
+    Raises: ModelError; UnknownNameError for an unknown scheme.
+    """
+    scheme, separator, _ = uri.partition(":")
+    if separator and len(scheme) > 1 and not Path(uri).exists():
+        for entry in registry.entries("source"):
+            if getattr(entry.spec, "scheme", None) == scheme:
+                bundle: Bundle = registry.load(entry)(uri, runtime)
+                return bundle
+        known = [str(getattr(entry.spec, "scheme", "")) for entry in registry.entries("source")]
+        raise ModelError(f"no plugin loads targets from {scheme!r}", hint=f"a bundle's path or: {', '.join(known)}")
+    return Bundle.load(Path(uri))
+
+
+def open_target(
+    registry: Registry, bundle: Bundle, *, access: Access, ledger: Ledger, runtime: Runtime, modality: Modality
+) -> Target:
+    """Put a bundle behind its threat model.
+
+    Raises: ModelError when it cannot be built.
+    """
+    module, defenses = restore_network(registry, bundle)
+    return Target(
+        module,
+        access=access,
+        adapter=modality.adapter(bundle.card.input),
+        input_spec=bundle.card.input,
+        classes=bundle.card.classes,
+        ledger=ledger,
+        runtime=runtime,
+        output_defenses=defenses,
+    )
+
+

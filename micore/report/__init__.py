@@ -1,0 +1,75 @@
+"""Reports of runs: JSON, Markdown and one self-contained HTML file.
+
+This module imports nothing of `micore.runs`, which imports it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from micore.errors import UsageError
+from micore.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from micore.contracts import Dataset, Modality
+    from micore.runs.store import Run
+
+__all__ = ["FORMATS", "document", "render", "write_report"]
+
+FORMATS = ("html", "markdown", "json")
+
+
+def document(run: Run) -> dict[str, Any]:
+    """Return the report as JSON values (schema ``micore.report/1``), without any sample.
+
+    Raises: RunError when the run directory is damaged.
+    """
+    from micore.report.model import build
+
+    return build(run)
+
+
+def render(
+    run: Run,
+    format: str,
+    *,
+    modality: Modality | None = None,
+    dataset: Dataset | None = None,
+    show_private: bool = False,
+    redact: bool = False,
+) -> str:
+    """Return the report as ``html``, ``markdown`` or ``json``; only HTML holds samples.
+
+    modality: shows the samples, without it there are none; dataset: where the private samples come
+    from that ``show_private`` puts beside the recovered ones; ``redact`` leaves out every sample.
+
+    Raises: UsageError for an unknown format; RunError when the run directory is damaged.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"unknown report format {format!r}", hint="one of " + ", ".join(FORMATS))
+    content = document(run)
+    if format == "json":
+        import json
+
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if format == "markdown":
+        from micore.report.markdown import to_markdown
+
+        return to_markdown(content)
+    from micore.report.gallery import pictures
+    from micore.report.html import to_html
+
+    shown = pictures(run, modality, dataset if show_private else None, redact=redact)
+    return to_html(content, shown)
+
+
+def write_report(run: Run, modality: Modality | None, dataset: Dataset | None) -> None:
+    """Write ``report.html``, ``report.md`` and ``report.json`` into the run directory, each atomically.
+
+    No private sample is written: ``mi report --show-private`` does that, when a person asks for it.
+
+    Raises: StorageError; RunError when the run directory is damaged.
+    """
+    write_json(run.directory / "report.json", document(run))
+    write_text(run.directory / "report.md", render(run, "markdown"))
+    write_text(run.directory / "report.html", render(run, "html", modality=modality, dataset=dataset))

@@ -1,0 +1,161 @@
+"""The sections that are lists of facts: label and text, the same in every rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from micore.report.figures import MISSING, duration, number, plural
+
+Document = Mapping[str, Any]
+Fact = tuple[str, str]
+
+
+def threat(report: Document) -> list[Fact]:
+    """Return what the adversary was, knew and spent."""
+    threat_, cases = report["threat"], report["cases"]["total"]
+    attack, access, public = threat_["attack"], threat_["access"], threat_["public_samples"]
+    return [
+        ("attack", f"{attack['name']}: {attack['summary']}"),
+        ("paper", attack["paper"] or "none named"),
+        ("package", f"{attack['distribution'] or 'unknown'} {attack['version'] or ''}".strip()),
+        ("goal", f"{threat_['goal']}: {threat_['goal_text']}"),
+        ("access granted", f"{access['granted']}. {access['text']}"),
+        ("access used", access["used"] or "none recorded"),
+        ("public data", "none" if public is None else f"{plural(public, 'sample')} that the adversary held"),
+        ("settings", f"preset {threat_['preset']}; {_settings(threat_['config'])}"),
+        ("budget", _budget(threat_["budget"])),
+        *_spending(threat_["spending"], cases),
+    ]
+
+
+def _budget(limits: Document) -> str:
+    queries, seconds = limits["queries"], limits["seconds"]
+    parts = [plural(queries, "query", "queries")] if queries is not None else []
+    parts += [duration(seconds)] if seconds is not None else []
+    return " and ".join(parts) or "no limit"
+
+
+def _spending(spending: Document | None, cases: int) -> Iterator[Fact]:
+    if spending is None:
+        yield ("queries", "not recorded: the run did not end")
+        return
+    for kind in ("queries", "gradients"):
+        shared = spending["shared"][kind] - spending["preparation"][kind]
+        yield (
+            kind,
+            f"{spending['total'][kind]:,} in all: preparation {spending['preparation'][kind]:,}, "
+            f"{plural(cases, 'case')} {spending['cases'][kind]:,}, shared by cases {shared:,}",
+        )
+
+
+def target(report: Document) -> list[Fact]:
+    """Return what is known of the target."""
+    target_ = report["target"]
+    metrics = target_["metrics"]
+    return [
+        ("origin", target_["uri"]),
+        ("fingerprint", target_["fingerprint"]),
+        ("architecture", _use(target_["architecture"])),
+        ("classes", str(target_["classes"])),
+        ("input", " × ".join(str(size) for size in target_["input"]["shape"])),  # noqa: RUF001 - a real times sign
+        ("held-out accuracy", _accuracy(metrics, "holdout")),
+        ("training accuracy", _accuracy(metrics, "train")),
+        ("trained on", str(target_["data"].get("name") or target_["data"].get("uri") or "not said")),
+        ("training", _settings(target_["training"])),
+        ("defenses", "; ".join(_use(use) for use in target_["defenses"]) or "none"),
+        ("seed", str(target_["seed"])),
+    ]
+
+
+def _accuracy(metrics: Document, split: str) -> str:
+    value = metrics.get(f"{split}_accuracy")
+    if value is None:
+        return "not measured"
+    samples = metrics.get(f"{split}_samples")
+    return number(value) + (f" (n = {samples:,}; no interval stored)" if samples else " (no interval stored)")
+
+
+def data(report: Document) -> list[Fact]:
+    """Return what is known of the data and of their overlap."""
+    data_ = report["data"]
+    splits = data_.get("splits", {})
+    same = data_.get("same_as_target")
+    return [
+        ("data set", str(data_.get("name", MISSING))),
+        ("opened as", f"{data_.get('uri', MISSING)}; {_settings(data_.get('options', {}))}"),
+        ("fingerprint", str(data_.get("fingerprint", MISSING))),
+        ("splits", ", ".join(f"{name} {count:,}" for name, count in splits.items()) or "unknown"),
+        ("trained the target", "yes: same fingerprint" if same else "NO: another fingerprint"),
+        *overlap(data_["overlap"]),
+    ]
+
+
+def overlap(found: Document | None) -> Iterator[Fact]:
+    """Say what the audit of overlap counted, whatever the modality counts."""
+    if found is None:
+        yield ("overlap audit", "not done")
+        return
+    plain = {key: value for key, value in found.items() if not isinstance(value, Mapping)}
+    if plain:
+        yield ("overlap audit", _settings(plain))
+    for split, counts in found.items():
+        if isinstance(counts, Mapping) and split != "private":
+            yield (f"overlap of {split}", _counts(counts))
+
+
+def _counts(counts: Document) -> str:
+    if {"n", "equal", "near"} <= counts.keys():
+        return f"of {plural(counts['n'], 'sample')}, {counts['equal']:,} equal and {counts['near']:,} resemble a private one"
+    return _settings({key: value for key, value in counts.items() if not isinstance(value, (list, Mapping))})
+
+
+def judge(found: Document) -> list[Fact]:
+    """Return what is known of an evaluator model, but for its independence."""
+    return [
+        ("architecture", str(found.get("model", MISSING))),
+        ("fingerprint", str(found.get("fingerprint", MISSING))),
+        ("classes it knows", str(len(found.get("classes", ())))),
+        ("its own held-out accuracy", _accuracy(found.get("metrics", {}), "holdout")),
+        ("seed", str(found.get("seed", MISSING))),
+    ]
+
+
+def cost(report: Document) -> list[Fact]:
+    """Return time by stage and the machine."""
+    cost_ = report["cost"]
+    hardware = cost_["hardware"]
+    cached = {True: " (taken from the cache; the time is of its making)", False: "", None: ""}
+    return [
+        ("training the target", duration(cost_["target_training_s"])),
+        ("preparing the attack", duration(cost_["preparation_s"]) + cached[cost_["preparation_cached"]]),
+        ("attacking", f"{duration(cost_['cases_s'])} over {plural(cost_['cases_timed'], 'case')}"),
+        ("from start to end", duration(cost_["wall_s"])),
+        ("hardware", f"{hardware.get('device_name', MISSING)} ({_settings(hardware)})"),
+    ]
+
+
+def reproduction(report: Document) -> list[Fact]:
+    """Return what a repetition needs besides the command."""
+    block = report["reproduction"]
+    return [
+        ("seed", str(block["seed"])),
+        ("target", block["target_fingerprint"]),
+        ("data", block["data_fingerprint"] or "unknown"),
+        ("preparation", block["preparation_key"] or "none"),
+        ("versions", _settings(block["versions"])),
+    ]
+
+
+def counts(report: Document) -> str:
+    """Say how many cases ended how."""
+    found = ", ".join(f"{count:,} {status}" for status, count in report["cases"]["counts"].items())
+    return f"{plural(report['cases']['total'], 'case')}: {found or 'none'}"
+
+
+def _use(use: Document) -> str:
+    return f"{use['name']} ({_settings(use['config'])})" if use.get("config") else str(use["name"])
+
+
+def _settings(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in dict(values).items()) or "no settings"

@@ -1,0 +1,90 @@
+"""The samples of a report, as HTML fragments that the modality makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micore.report.model import class_name
+
+if TYPE_CHECKING:
+    from micore.contracts import Case, Dataset, Modality, Reconstruction
+    from micore.runs.store import Run
+
+MAX_CASES = 24
+PER_CASE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhibit:
+    """One case: its samples as HTML, by column (private, recovered, a control's name)."""
+
+    case: str
+    class_name: str | None
+    fragments: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gallery:
+    """What is shown; ``reason`` says why some or all of it is not."""
+
+    columns: Sequence[str]
+    exhibits: Sequence[Exhibit]
+    total: int
+    reason: str | None = None
+
+
+def pictures(run: Run, modality: Modality | None, private_data: Dataset | None, *, redact: bool) -> Gallery:
+    """Show the first samples of the first cases, in the run's order and not by how good they are.
+
+    private_data: given only when a person asked for private samples.
+    """
+    if redact:
+        return _nothing("Samples are left out of this copy of the report; the run directory still holds them.")
+    if modality is None:
+        return _nothing("The samples cannot be shown: the plugin of their modality is not installed.")
+    recovered = run.reconstructions(modality)
+    if not recovered:
+        return _nothing("There is nothing to show: no case has a reconstruction.")
+    controls = {name: {item.case.id: item for item in items} for name, items in run.controls(modality).items()}
+    exhibits = [_exhibit(run, item, controls, modality, private_data) for item in recovered[:MAX_CASES]]
+    columns = list(dict.fromkeys(name for exhibit in exhibits for name in exhibit.fragments))
+    return Gallery(columns=columns, exhibits=exhibits, total=len(recovered), reason=_reason(private_data, columns))
+
+
+def _nothing(reason: str) -> Gallery:
+    return Gallery(columns=(), exhibits=(), total=0, reason=reason)
+
+
+def _reason(private_data: Dataset | None, columns: Sequence[str]) -> str | None:
+    if private_data is None:
+        return "Private samples are not shown; `mi report --show-private` puts them beside these, for whoever may see them."
+    return None if "private" in columns else "No private sample belongs to these cases."
+
+
+def _exhibit(
+    run: Run,
+    item: Reconstruction,
+    controls: Mapping[str, Mapping[str, Reconstruction]],
+    modality: Modality,
+    private_data: Dataset | None,
+) -> Exhibit:
+    fragments = {}
+    if private_data is not None:
+        private = _private(item.case, modality, private_data)
+        fragments |= {"private": private} if private else {}
+    fragments["recovered"] = modality.show(item.samples, PER_CASE)
+    for name, items in controls.items():
+        if item.case.id in items:
+            fragments[name] = modality.show(items[item.case.id].samples, PER_CASE)
+    return Exhibit(case=item.case.id, class_name=class_name(run, item.case.label), fragments=fragments)
+
+
+def _private(case: Case, modality: Modality, dataset: Dataset) -> str | None:
+    """Show private samples of the case's class; an instance's truth is not kept with a run."""
+    split = dataset.split("private")
+    if split.labels is None or case.label is None:
+        return None
+    members = (split.labels == case.label).nonzero().flatten()[:PER_CASE]
+    return modality.show(split.take(members), PER_CASE) if len(members) else None

@@ -1,0 +1,138 @@
+"""The report as Markdown: everything but the samples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from micore.report import facts
+from micore.report.figures import figure, number, share
+from micore.report.statements import independence_facts
+
+Document = Mapping[str, Any]
+
+
+def escape(text: object) -> str:
+    """Keep text from being read as Markdown or HTML, on one line."""
+    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", plain)
+
+
+def table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Write a table; every cell is escaped."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(escape(cell) for cell in line) + " |" for line in lines)
+
+
+def to_markdown(report: Document) -> str:
+    """Render a report document."""
+    return "\n\n".join(_parts(report)) + "\n"
+
+
+def _parts(report: Document) -> Iterator[str]:
+    yield f"# Run {escape(report['run']['id'])}: how much does the target give away?"
+    yield from _headline(report)
+    yield from ("## What was not tested", _bullets(report["not_tested"]))
+    yield from ("## Threat model", _facts(facts.threat(report)))
+    yield from ("## Target", _facts(facts.target(report)))
+    yield from ("## Data", _facts(facts.data(report)))
+    yield from ("## Results", *_results(report["results"]))
+    yield from ("## Evaluator models", *_judges(report["judges"]))
+    yield from ("## By case", *_classes(report["classes"]))
+    yield from ("## Cost", _facts(facts.cost(report)))
+    yield from ("## Cases", *_cases(report))
+    yield from ("## Samples", "The HTML report shows them.")
+    yield from ("## Validity", _bullets(f"{item['level']}: {item['text']}" for item in report["validity"]))
+    yield from ("## Reproduction", _code(report["reproduction"]["command"]), _facts(facts.reproduction(report)))
+    yield from ("## Glossary", _facts((item["term"], item["text"]) for item in report["glossary"]))
+
+
+def _headline(report: Document) -> Iterator[str]:
+    found, run = report["headline"], report["run"]
+    yield f"**{escape(found['text'])}**"
+    yield escape(" ".join(filter(None, (found["verdict"], found["scope"]))))
+    yield escape(f"Status: {run['status_text']}. Begun {run['created'] or 'at an unknown time'}.")
+
+
+def _results(results: Document) -> Iterator[str]:
+    if not results["rows"]:
+        yield "There are no measurements."
+        return
+    names = [subject["name"] for subject in results["subjects"]]
+    columns = ("measurement", "evaluator", *names, "n", "classes", "more leakage is", "beats the floor", "floor to ceiling")
+    yield table(columns, [_result(row, names) for row in results["rows"]])
+    yield _bullets(f"{subject['name']}: {subject['text']}" for subject in results["subjects"])
+
+
+def _result(row: Document, names: Sequence[str]) -> list[object]:
+    attack = row["cells"].get("attack", {})
+    return [
+        row["name"], row["evaluator"], *(figure(row["cells"].get(name)) for name in names),
+        attack.get("n", "n/a"), attack.get("clusters", "n/a"), row["direction"], beats(row), share(row["reach"]),
+    ]  # fmt: skip
+
+
+def beats(row: Document) -> str:
+    """Say whether a row's attack beats its floors: yes, no, or why that cannot be said."""
+    if row["direction"] not in ("up", "down"):
+        return "no direction"
+    if row["beats_floor"] is None:
+        return "no floor" if not row["floors"] else "no interval"
+    if not row["beats_floor"]:
+        return "no"
+    return "yes, but meets a floor's interval" if row["overlaps_floor"] else "yes"
+
+
+def _judges(judges: Document) -> Iterator[str]:
+    if not judges:
+        yield "No evaluator model took part."
+    for name, judge in judges.items():
+        checks = [(text, "yes" if holds else "NO") for text, holds in independence_facts(judge)]
+        yield f"### {escape(name)}"
+        yield _facts([*facts.judge(judge), *(checks or [("independence", "could not be checked")])])
+
+
+def _classes(classes: Document) -> Iterator[str]:
+    yield classes_caption(classes)
+    if classes["columns"]:
+        names = [f"{column['name']} ({column['evaluator']})" for column in classes["columns"]]
+        yield table(
+            ("case", "class", "status", *names),
+            [
+                (row["id"], row["class"] or "n/a", row["status"], *(number(value) for value in row["values"]))
+                for row in classes["rows"]
+            ],
+        )
+
+
+def classes_caption(classes: Document) -> str:
+    """Say what the table by case holds."""
+    if not classes["columns"]:
+        return "No figure was measured by case."
+    order = f", most leakage by {classes['ordered_by']} first" if classes["ordered_by"] else ""
+    if classes["extremes"]:
+        ends = classes["extremes"]
+        return escape(f"The {ends} cases with most and the {ends} with least leakage, of {classes['total']}{order}.")
+    return escape(f"All {classes['total']} cases{order}. Single cases have no interval.")
+
+
+def _cases(report: Document) -> Iterator[str]:
+    yield escape(facts.counts(report))
+    troubled = report["cases"]["troubled"]
+    if troubled:
+        rows = [(row["id"], row["status"], row["error"] or "no error recorded") for row in troubled]
+        yield table(("case", "status", "error"), rows)
+
+
+def _facts(pairs: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"- **{escape(label)}**: {escape(text)}" for label, text in pairs)
+
+
+def _bullets(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {escape(text)}" for text in texts) or "none"
+
+
+def _code(text: str) -> str:
+    """Indent a line as code, which no text in it can end."""
+    return "    " + " ".join(text.split())

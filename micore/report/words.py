@@ -1,0 +1,47 @@
+"""What the report says in plain words."""
+
+from __future__ import annotations
+
+ACCESS = {
+    "label": "The adversary could send inputs and saw only the predicted class.",
+    "scores": "The adversary could send inputs and saw the score of every class, nothing inside.",
+    "white-box": "The adversary held the model itself: its weights, its gradients and all it outputs.",
+}
+
+GOALS = {
+    "class": "recover what the members of a class look like (a representative, not one training record)",
+    "instance": "recover the very input behind a representation that the adversary observed",
+    "corpus": "make the model give back records that it was trained on",
+    "prompt": "recover the input behind an output that the adversary observed",
+    "structure": "recover the edges of a graph",
+    "attribute": "recover a sensitive attribute of a record",
+}
+
+SUBJECTS = {
+    "attack": "what the attack recovered",
+    "prior-samples": "floor: samples of the adversary's own prior, drawn without looking at the target",
+    "wrong-label": "floor: the attack's samples, judged as if they had been made for another class",
+    "nearest-public": "floor: what the adversary's public data already held",
+    "holdout": "ceiling: real private-domain samples that the target was never trained on",
+}
+
+DIRECTIONS = {
+    "up": "higher is more leakage",
+    "down": "lower is more leakage",
+    "none": "says nothing of leakage by itself",
+}
+
+STATUSES = {
+    "finished": "finished",
+    "budget": "stopped: the budget was spent",
+    "interrupted": "interrupted by the user",
+    "failed": "stopped by an error",
+}
+
+FACTS = {
+    "weights": "other weights than the target",
+    "architecture": "another architecture than the target",
+    "seed": "another seed than the target",
+    "augmentation": "other training augmentation than the target",
+}
+"""A judge's independence, fact by fact, as it reads when it holds."""

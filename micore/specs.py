@@ -1,0 +1,168 @@
+"""Descriptions that plugins hand to the core: frozen, printable, free of torch.
+
+A spec names its implementation by an import string (``"package.module:Name"``) which the registry
+resolves on first use, so listing plugins never imports one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from micore.threat import Access
+
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+GOALS = ("class", "instance", "corpus", "prompt", "structure", "attribute")
+ROLES = ("classifier", "encoder", "language-model", "gnn", "prior", "evaluator")
+STAGES = ("data", "training", "inference")
+ANY = "any"
+
+
+def _require(condition: bool, spec: object, message: str) -> None:
+    if not condition:
+        raise ValueError(f"{type(spec).__name__}: {message}")
+
+
+def _require_subset(values: tuple[str, ...], allowed: tuple[str, ...], spec: object, field: str) -> None:
+    unknown = [value for value in values if value not in allowed]
+    _require(not unknown, spec, f"{field} {unknown} not in {list(allowed)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What every kind of plugin says about itself."""
+
+    kind: ClassVar[str]
+
+    name: str
+    target: str
+    summary: str
+    paper: str | None = None
+    status: Literal["experimental", "verified"] = "experimental"
+
+    def __post_init__(self) -> None:
+        _require(bool(NAME.fullmatch(self.name)), self, f"name {self.name!r} must be like 'my-name'")
+        _require(bool(TARGET.fullmatch(self.target)), self, f"target {self.target!r} must be 'module:Name'")
+        one_line = bool(self.summary.strip()) and "\n" not in self.summary
+        _require(one_line, self, "summary must be one line")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModalitySpec(Spec):
+    """A sample type: how it is stored, shown and fitted to a model (`contracts.Modality`)."""
+
+    kind: ClassVar[str] = "modality"
+    default_dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A data set with its splits (`contracts.Dataset`). ``bundled``: needs no file of the user's."""
+
+    kind: ClassVar[str] = "dataset"
+    modality: str
+    splits: tuple[str, ...] = ("private", "holdout", "public")
+    bundled: bool = False
+    licence: str
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _require_subset(self.splits, ("private", "holdout", "public"), self, "splits")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec(Spec):
+    """An architecture; its target is called as ``build(n_classes, input_spec, **arguments)``."""
+
+    kind: ClassVar[str] = "model"
+    modality: str
+    roles: tuple[str, ...] = ("classifier",)
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _require_subset(self.roles, ROLES, self, "roles")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec(Spec):
+    """A URI scheme that targets are loaded from; its target is called as ``load(uri, runtime)``."""
+
+    kind: ClassVar[str] = "source"
+    scheme: str
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _require(bool(SCHEME.fullmatch(self.scheme)), self, f"scheme {self.scheme!r} is not a URI scheme")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackSpec(Spec):
+    """An attack (`contracts.Attack`): the least access it works with and what else it needs.
+
+    ``needs`` names what a run must have besides the target: ``"public"`` (public data),
+    ``"prior"``, ``"evidence"``. ``control``: a negative control, run beside other attacks.
+    """
+
+    kind: ClassVar[str] = "attack"
+    modality: str
+    goal: str
+    access: Access
+    needs: tuple[str, ...] = ()
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _require_subset((self.goal,), GOALS, self, "goal")
+        _require(isinstance(self.access, Access), self, f"access {self.access!r} is not an Access")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefenseSpec(Spec):
+    """A defense (`contracts.Defense`) and the stages at which it acts; ``modality`` may be any."""
+
+    kind: ClassVar[str] = "defense"
+    modality: str = ANY
+    stages: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _require(bool(self.stages), self, "stages must not be empty")
+        _require_subset(self.stages, STAGES, self, "stages")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatorSpec(Spec):
+    """An evaluator (`contracts.Evaluator`); ``default``: run after every attack that it fits.
+
+    ``needs`` names what it must be given: ``"evaluator-model"``, ``"private"``, ``"truth"``,
+    ``"weights"`` (a file of the user's).
+    """
+
+    kind: ClassVar[str] = "evaluator"
+    modality: str
+    goals: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    default: bool = False
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _require_subset(self.goals, GOALS, self, "goals")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSpec(Spec):
+    """An extra ``mi`` command; its target is a click command, imported when it is called."""
+
+    kind: ClassVar[str] = "command"
+
+
+KINDS: dict[str, type[Spec]] = {
+    spec.kind: spec
+    for spec in (
+        ModalitySpec, DatasetSpec, ModelSpec, SourceSpec, AttackSpec, DefenseSpec, EvaluatorSpec, CommandSpec,
+    )
+}  # fmt: skip

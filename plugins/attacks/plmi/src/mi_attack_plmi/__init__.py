@@ -1,0 +1,1 @@
+"""The attack PLG-MI: pseudo-label-guided model inversion."""

@@ -1,0 +1,1 @@
+"""The negative control: samples of a prior that never saw the target."""

@@ -1,0 +1,1 @@
+"""Negative label smoothing against model inversion."""

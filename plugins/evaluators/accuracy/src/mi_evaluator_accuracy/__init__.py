@@ -1,0 +1,1 @@
+"""Does an independent classifier recognise what was recovered?."""

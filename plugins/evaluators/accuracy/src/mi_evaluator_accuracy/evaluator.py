@@ -1,0 +1,75 @@
+"""Attack accuracy: the share of reconstructions that an independent classifier takes for their class.
+
+Defined over all reconstructions that the attack gave back, not over selected or successful ones. The
+judge is a classifier of other architecture, seed and augmentation than the target; where the data set
+has labelled public classes it knows those too, so that a reconstruction of a wrong kind is not forced
+into a private class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from micore.contracts import Config, EvaluatorModel, Measurement, Reference, Samples, Subject
+from micore.kit.measuring import Figure, Rows, batches_of, measure
+from micore.runtime import Runtime
+
+
+class AccuracyConfig(Config):
+    """Settings of the evaluator."""
+
+    batch_size: int = Field(256, ge=1, description="samples in one forward pass")
+    resamples: int = Field(2000, ge=1, description="bootstrap resamples behind each interval")
+
+
+class AccuracyEvaluator:
+    """Judge reconstructions of a class with an independent classifier."""
+
+    Config: ClassVar[type[Config]] = AccuracyConfig
+
+    def __init__(self, config: AccuracyConfig) -> None:
+        self.config = config
+
+    def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
+        """Measure top-1 and top-5 accuracy and the judge's confidence, for every subject alike.
+
+        Raises: ModelError without an evaluator model.
+        """
+        judge = reference.judge()
+        found = []
+        for subject in subjects:
+            rows = Rows.of(subject)
+            logits = torch.cat([self._logits(judge, samples, runtime) for samples in rows.samples])
+            for figure in figures(logits, rows.labels, judge.notes):
+                found.append(measure(figure, rows, f"accuracy@{judge.identity}", resamples=self.config.resamples))
+        return found
+
+    @torch.no_grad()
+    def _logits(self, judge: EvaluatorModel, samples: Samples, runtime: Runtime) -> Tensor:
+        batches = batches_of(samples, self.config.batch_size)
+        return torch.cat([judge.module(judge.adapter(batch.to(runtime.device))).float().cpu() for batch in batches])
+
+
+def figures(logits: Tensor, labels: Tensor, notes: tuple[str, ...] = ()) -> list[Figure]:
+    """Turn logits (N, K) and claimed labels (N,) into figures.
+
+    Top-5 is left out where the judge knows so few classes that it would say little (K <= 5).
+    """
+    ranks = rank_of_label(logits, labels)
+    confidence = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    notes = (f"judge knows {logits.shape[1]} classes", *notes)
+    found = [Figure("accuracy@1", (ranks == 0).double(), "share", "up", notes)]
+    if logits.shape[1] > 5:
+        found.append(Figure("accuracy@5", (ranks < 5).double(), "share", "up", notes))
+    return [*found, Figure("confidence", confidence, "probability", "up", notes)]
+
+
+def rank_of_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return how many classes come before the claimed one, (N,); equal logits count against it."""
+    own = logits.gather(1, labels[:, None])
+    return (logits >= own).sum(dim=1) - 1

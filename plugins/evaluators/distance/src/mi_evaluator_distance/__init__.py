@@ -1,0 +1,1 @@
+"""How near to the private samples is what was recovered?."""

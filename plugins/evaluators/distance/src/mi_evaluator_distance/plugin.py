@@ -1,0 +1,25 @@
+"""Entry point of the package; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from micore.hookspecs import hookimpl
+from micore.specs import ANY, EvaluatorSpec
+
+
+@hookimpl
+def mi_evaluators() -> Iterable[EvaluatorSpec]:
+    """Describe the evaluator."""
+    return [
+        EvaluatorSpec(
+            name="distance",
+            target="mi_evaluator_distance.evaluator:DistanceEvaluator",
+            summary="Distance to the nearest private sample of the class, beside the nearest public sample",
+            modality=ANY,
+            goals=("class",),
+            needs=("evaluator-model", "private"),
+            default=True,
+            status="verified",
+        )
+    ]

@@ -1,0 +1,65 @@
+"""Reading a selection of classes, such as ``0-4,7`` or ``cat,dog``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from micore.errors import MiError, UsageError
+
+ALL = "all"
+_RANGE = re.compile(r"(\d+)(?:\s*-\s*(\d+))?", re.ASCII)
+_SHOWN = 12
+
+
+def read_choice(
+    choice: str | None,
+    classes: Sequence[str],
+    *,
+    option: str = "--classes",
+    error: type[MiError] = UsageError,
+) -> list[int]:
+    """Return the labels that ``choice`` names, in its order and each once; None and ``all`` are all of them.
+
+    A part between commas is a label, a range of labels (both ends included) or the name of a class. Numbers
+    are always labels, even where classes have numbers for names.
+
+    Raises: ``error`` when a part is malformed, out of range or unknown.
+    """
+    if choice is None or choice.strip() == ALL:
+        return list(range(len(classes)))
+    parts = [choice] if choice in classes and not _RANGE.fullmatch(choice) else choice.split(",")
+    labels = [label for part in parts for label in _read_part(part.strip(), classes, option, error)]
+    return list(dict.fromkeys(labels))
+
+
+def _read_part(part: str, classes: Sequence[str], option: str, error: type[MiError]) -> Sequence[int]:
+    match = _RANGE.fullmatch(part)
+    if match is None:
+        return [_label_of(part, classes, option, error)]
+    try:
+        first, last = int(match[1]), int(match[2] or match[1])
+    except ValueError:  # more digits than Python converts
+        first = last = len(classes)
+    if first > last:
+        raise error(f"{option} {part}: a range goes upwards", hint=f"{last}-{first}")
+    if last >= len(classes):
+        raise error(f"{option} {part} on {len(classes)} classes", hint=_listing(classes))
+    return range(first, last + 1)
+
+
+def _label_of(name: str, classes: Sequence[str], option: str, error: type[MiError]) -> int:
+    if name in classes:
+        return list(classes).index(name)
+    close = get_close_matches(name, classes, n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else _listing(classes)
+    raise error(f"{option}: {name!r} is neither a class nor a range such as 0-4", hint=hint)
+
+
+def _listing(classes: Sequence[str]) -> str:
+    shown = [
+        f"{label} ({name})" if name != str(label) else name for label, name in enumerate(classes[:_SHOWN])
+    ]
+    rest = [f"... {len(classes) - 1}"] if len(classes) > _SHOWN else []
+    return "there are: " + ", ".join(shown + rest)

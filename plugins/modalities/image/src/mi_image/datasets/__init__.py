@@ -1,0 +1,1 @@
+"""The image data sets, one module each; every opener is a `micore.contracts.DatasetOpener`."""

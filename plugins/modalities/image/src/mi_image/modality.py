@@ -1,0 +1,87 @@
+"""The modality ``image``: samples are float32 tensors (N, C, H, W) in [0, 1] with 1 or 3 channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mi_image.adapter import ImageAdapter
+from mi_image.choice import read_choice
+from mi_image.jitter import STRENGTHS
+from mi_image.overlap import measure_overlap
+from mi_image.previews import export_grids, html
+from micore.contracts import Case, Dataset
+from micore.errors import UsageError
+from micore.inputs import InputSpec
+from micore.runtime import Random
+
+_KEY = "images"
+
+
+class ImageModality:
+    """How images fit a model, are stored and are shown (`micore.contracts.Modality`)."""
+
+    def adapter(self, spec: InputSpec) -> ImageAdapter:
+        """Return the differentiable conversion from canonical images to a model's input.
+
+        Raises: ModelError when the spec is not that of an image model.
+        """
+        return ImageAdapter(spec)
+
+    def cases(
+        self, goal: str, dataset: Dataset | None, bundle_classes: Sequence[str], choice: str | None
+    ) -> list[Case]:
+        """Return one case per chosen class of the target: ``0-4,7``, ``cat,dog`` or ``all`` (as None).
+
+        Raises: UsageError when the goal is not ``class``, the classes are unknown, or the choice does not fit
+        them.
+        """
+        if goal != "class":
+            raise UsageError(f"goal {goal!r} is not there for images", hint="class")
+        classes = tuple(bundle_classes) or (dataset.classes if dataset is not None else ())
+        if not classes:
+            raise UsageError(
+                "the target does not say what its classes are", hint="give the data set it was trained on"
+            )
+        return [Case(id=f"class-{label}", goal=goal, label=label) for label in read_choice(choice, classes)]
+
+    def augment(self, samples: Tensor, strength: str, rng: Random) -> Tensor:
+        """Change images at random for training, each in its own way; ``strength``: none, light or strong.
+
+        Raises: UsageError when there is no such strength.
+        """
+        if strength not in STRENGTHS:
+            raise UsageError(f"augmentation {strength!r} is unknown", hint="one of " + ", ".join(STRENGTHS))
+        jitter = STRENGTHS[strength]
+        return samples if jitter is None else jitter(samples, rng)
+
+    def pack(self, samples: Tensor) -> dict[str, Tensor]:
+        """Return images as tensors to store, exactly."""
+        return {_KEY: samples.detach().cpu().contiguous()}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return stored images."""
+        return tensors[_KEY]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return several groups of images, at least one, as one."""
+        return torch.cat(list(parts))
+
+    def overlap(self, dataset: Dataset) -> Mapping[str, Any]:
+        """Count public and holdout images that equal or resemble private ones; see `measure_overlap`."""
+        return measure_overlap(dataset)
+
+    def export(self, samples: Mapping[str, Tensor], directory: Path) -> list[Path]:
+        """Write a PNG with all images of each key; return the paths.
+
+        Raises: StorageError.
+        """
+        return export_grids(samples, directory)
+
+    def show(self, samples: Tensor, limit: int) -> str:
+        """Return a self-contained HTML fragment that shows up to ``limit`` images."""
+        return html(samples, limit)

@@ -1,0 +1,1 @@
+"""timm classifiers as targets."""

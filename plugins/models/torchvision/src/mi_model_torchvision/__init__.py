@@ -1,0 +1,1 @@
+"""Torchvision classifiers as targets."""

@@ -1,0 +1,163 @@
+"""``mi list-plugins`` and ``mi show``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+Mi = Callable[..., Result]
+
+CONFIGURED = """
+from micore.hookspecs import hookimpl
+from micore.specs import AttackSpec, DatasetSpec, DefenseSpec
+from micore.threat import Access
+
+@hookimpl
+def mi_attacks():
+    return [AttackSpec(name="toy", target="{module}_impl:Toy", summary="A toy", paper="Doe 2020",
+                       modality="image", goal="class", access=Access.WHITE_BOX, needs=("public",))]
+
+@hookimpl
+def mi_defenses():
+    return [DefenseSpec(name=name, target="{module}_impl:Plain", summary="Guards", stages=("training",))
+            for name in ("toy-defense", "twin")]
+
+@hookimpl
+def mi_datasets():
+    return [DatasetSpec(name="twin", target="no_such:x", summary="Data", modality="text", licence="CC0")]
+"""
+
+IMPLEMENTATION = """
+from typing import Literal
+from pydantic import Field
+from micore.contracts import Config, NoConfig
+
+class ToyConfig(Config):
+    steps: int = Field(70, ge=1, le=100, description="Steps of the search")
+    loss: Literal["max-margin", "poincare"] = Field("poincare", description="Loss")
+    rate: float | None = Field(None, gt=0, description="Step size")
+    sizes: tuple[int, ...] = Field((1, 2), description="Sizes")
+    path: str = Field(description="A path")
+
+class Toy:
+    Config = ToyConfig
+    PRESETS = {"default": {}, "smoke": {"steps": 2}}
+
+class Plain:
+    Config = NoConfig
+"""
+
+
+@pytest.fixture
+def toys(site: Any) -> Any:
+    """A site with an attack, two defenses and a data set; two of one name."""
+    module = site.install("mi-toys", CONFIGURED)
+    (site.path / f"{module}_impl.py").write_text(IMPLEMENTATION)
+    return site
+
+
+def test_table(mi: Mi, toys: Any) -> None:
+    result = mi("list-plugins")
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["kind", "name", "modality", "aim", "access", "package", "summary"]
+    assert ["attack", "toy", "image", "class", "white-box", "mi-toys", "1.0", "A", "toy"] in lines
+    assert ["defense", "twin", "any", "training", "mi-toys", "1.0", "Guards"] in lines
+
+
+def test_filters(mi: Mi, toys: Any) -> None:
+    assert "toy-defense" not in mi("list-plugins", "--kind", "attack").stdout
+    texts = json.loads(mi("list-plugins", "--modality", "text", "--json").stdout)["plugins"]
+    ours = [(item["kind"], item["name"]) for item in texts if item["distribution"] == "mi-toys"]
+    assert ours == [("dataset", "twin"), ("defense", "toy-defense"), ("defense", "twin")]
+    assert mi("list-plugins", "--kind", "bogus").exit_code == 2
+
+
+def test_json(mi: Mi, toys: Any) -> None:
+    toys.install("mi-attack-raises", "1 / 0")
+    result = mi("list-plugins", "--json")
+    document = json.loads(result.stdout)
+    assert document["schema"] == "micore.plugins/1"
+    item = next(item for item in document["plugins"] if item["name"] == "toy")
+    assert item == {
+        "kind": "attack", "name": "toy", "target": "mi_toys_impl:Toy", "summary": "A toy",
+        "paper": "Doe 2020", "status": "experimental", "modality": "image", "goal": "class",
+        "access": "white-box", "needs": ["public"], "control": False, "distribution": "mi-toys", "version": "1.0",
+    }  # fmt: skip
+    broken = [item for item in document["broken"] if item["distribution"] == "mi-attack-raises"]
+    assert broken == [
+        {
+            "name": "attack-raises", "distribution": "mi-attack-raises", "version": "1.0", "status": "broken",
+            "reason": "ZeroDivisionError: division by zero",
+        }
+    ]  # fmt: skip
+
+
+def test_broken_plugins_are_warned_of(mi: Mi, toys: Any) -> None:
+    toys.install("mi-attack-raises", "1 / 0")
+    toys.install("mi-attack-old", "", requires=["micore>=99"])
+    result = mi("list-plugins")
+    assert result.exit_code == 0
+    warning = (
+        "warning: plugin mi-attack-raises 1.0 (attack-raises) is broken: ZeroDivisionError: division by zero"
+    )
+    assert warning in result.stderr.splitlines()
+    assert "mi-attack-old 1.0 (attack-old) is incompatible: needs micore>=99" in result.stderr
+    only = mi("list-plugins", "--broken")
+    assert "mi-attack-raises" in only.stdout
+    assert "toy" not in only.stdout
+    assert "Traceback" in mi("-v", "list-plugins").stderr
+
+
+def test_show_attack(mi: Mi, toys: Any) -> None:
+    result = mi("show", "toy")
+    assert result.exit_code == 0, result.stderr
+    for text in ("toy (attack)", "Doe 2020", "white-box", "public", "mi-toys 1.0", "preset smoke: steps=2"):
+        assert text in result.stdout
+    rows = [
+        line.split("  ") for line in result.stdout.splitlines() if line.startswith(("steps", "rate", "sizes"))
+    ]
+    assert [[cell.strip() for cell in row if cell] for row in rows] == [
+        ["steps", "integer", "70", ">= 1, <= 100", "Steps of the search"],
+        ["rate", "number or none", "none", "> 0", "Step size"],
+        ["sizes", "list of integer", "(1, 2)", "Sizes"],
+    ]
+    assert "max-margin, poincare" in result.stdout
+    assert "required" in result.stdout
+
+
+def test_show_json(mi: Mi, toys: Any) -> None:
+    document = json.loads(mi("show", "toy", "--json").stdout)
+    assert document["schema"] == "micore.plugin/1"
+    assert document["presets"] == {"default": {}, "smoke": {"steps": 2}}
+    assert document["config"]["properties"]["steps"]["maximum"] == 100
+
+
+def test_show_without_settings(mi: Mi, toys: Any) -> None:
+    assert "field" not in mi("show", "toy-defense").stdout
+    assert "CC0" in mi("show", "twin", "--kind", "dataset").stdout
+
+
+def test_show_ambiguous_and_unknown_names(mi: Mi, toys: Any) -> None:
+    ambiguous = mi("show", "twin")
+    assert ambiguous.exit_code == 2
+    assert (
+        ambiguous.stderr
+        == "error: 'twin' names dataset and defense\nhint: pick one, such as --kind dataset\n"
+    )
+    assert mi("show", "mi-toys:toy").exit_code == 0
+    unknown = mi("show", "toyy")
+    assert unknown.exit_code == 4
+    assert "did you mean toy?" in unknown.stderr
+    assert "`mi list-plugins` shows what there is" in mi("show", "zzzzzz").stderr
+
+
+def test_show_broken_plugin(mi: Mi, site: Any) -> None:
+    site.install("mi-attack-raises", "1 / 0")
+    result = mi("show", "raises")
+    assert result.exit_code == 4
+    assert "division by zero" in result.stderr

@@ -1,0 +1,222 @@
+"""``mi new`` writes packages that work as they are."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from torch import Tensor, nn
+
+from micore.cli.new import create
+from micore.contracts import Case, Reconstruction, Reference, Subject
+from micore.errors import BudgetExceeded, DataError, StorageError, UsageError
+from micore.inputs import InputSpec
+from micore.registry import Registry
+from micore.runtime import Runtime
+from micore.target import Target
+from micore.threat import Access, Budget, Ledger
+
+Mi = Callable[..., Result]
+KINDS = ("attack", "defense", "evaluator")
+CASES = [Case(id=f"class-{label}", goal="class", label=label) for label in range(3)]
+
+
+@pytest.fixture
+def made(mi: Mi, site: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Make a package, install it as pip would, and load what it offers."""
+
+    def make(kind: str, name: str = "my-own", modality: str = "image") -> Any:
+        result = mi("new", kind, name, "--directory", str(tmp_path), "--modality", modality)
+        assert result.exit_code == 0, result.stderr
+        place = tmp_path / name
+        assert result.stdout == f"{place}\n"
+        assert result.stderr == f"next: pip install -e {place} && mi check {name}\n"
+        project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
+        ((entry_point, module),) = project["entry-points"]["micore"].items()
+        for file in (place / "src").iterdir():
+            file.rename(site.path / file.name)
+        entry = f"[micore]\n{entry_point} = {module}\n"
+        site.install(project["name"], "", requires=project["dependencies"], entry_points=entry)
+        (site.path / f"{project['name'].replace('-', '_')}.py").unlink()
+        importlib.invalidate_caches()
+        registry = Registry.discover()
+        assert not [record for record in registry.failed if record.distribution == project["name"]]
+        return registry.load(registry.find(kind, name))
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["my-own", "3d", "a"])
+def test_package_is_found_under_its_names(made: Callable[..., Any], kind: str, name: str) -> None:
+    implementation = made(kind, name)
+    module = f"mi_{kind}_{name}".replace("-", "_")
+    assert implementation.__module__ == f"{module}.{kind}"
+    assert all(field.description for field in implementation.Config.model_fields.values())
+    implementation(implementation.Config())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files(tmp_path: Path, kind: str) -> None:
+    place = create(kind, "my-own", tmp_path)
+    package = f"mi_{kind}_my_own"
+    assert sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()) == [
+        "README.md", "pyproject.toml", f"src/{package}/__init__.py", f"src/{package}/{kind}.py",
+        f"src/{package}/plugin.py", "tests/test_conformance.py",
+    ]  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["my-own"]
+    assert not [path for path in place.rglob("*") if path.is_file() and "$" in path.read_text()]
+    assert "torch" not in (place / "src" / package / "plugin.py").read_text().replace("keep torch out", "")
+
+
+@pytest.mark.parametrize("name", ["My-Attack", "my_attack", "../up", "a/b", "-x", "", "two--hyphens"])
+def test_bad_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a plugin's name"):
+        create("attack", name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_directory_is_left_alone(mi: Mi, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    result = mi("new", "attack", "mine", "--directory", str(tmp_path))
+    assert result.exit_code == 2
+    assert "already exists" in result.stderr
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert mi("new", "model", "mine").exit_code == 2
+
+
+def test_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"):
+        create("attack", "mine", tmp_path / "file")
+
+
+# --- the code that is written ---------------------------------------------------------------------
+
+
+def target(runtime: Runtime, budget: Budget | None = None) -> Target:
+    """Make a white-box target of three classes, each liking another part of a picture."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3, bias=False))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.eye(3).repeat_interleave(4, dim=1))
+    return Target(
+        module,
+        access=Access.WHITE_BOX,
+        adapter=lambda samples: samples,
+        input_spec=InputSpec(shape=(3, 2, 2)),
+        classes=("a", "b", "c"),
+        ledger=Ledger(budget=budget or Budget()),
+        runtime=runtime,
+    )
+
+
+def attacked(
+    attack: Any, victim: Target, cases: Sequence[Case], runtime: Runtime
+) -> dict[str, Reconstruction]:
+    """Run an attack and return what it found by case."""
+    assert attack.prepare(victim, None, runtime) is None
+    return {found.case.id: found for found in attack.run(victim, cases, None, runtime)}
+
+
+@pytest.mark.parametrize(("modality", "low"), [("image", 0.0), ("audio", -1.0)])
+def test_attack_recovers_what_the_target_likes(made: Callable[..., Any], modality: str, low: float) -> None:
+    kind = made("attack", modality=modality)
+    runtime = Runtime(device=torch.device("cpu"), seed=7, tile=8)
+    victim = target(runtime)
+    found = attacked(kind(kind.Config(steps=60, restarts=2)), victim, CASES, runtime)
+    for label, reconstruction in enumerate(found.values()):
+        samples = reconstruction.samples
+        assert samples.shape == (2, 3, 2, 2)
+        others = [channel for channel in range(3) if channel != label]
+        assert (samples[:, label].mean() - samples[:, others].mean()) / (1 - low) > 0.7
+        assert (low <= samples).all()
+        assert (samples <= 1).all()
+        assert 0 >= reconstruction.scores[0] >= reconstruction.scores[1] > -0.5
+        assert reconstruction.complete
+        assert not samples.requires_grad
+    spent = victim.ledger.to_dict()
+    assert spent["cases"] == {case.id: {"queries": 120, "gradients": 120} for case in CASES}
+    assert spent["shared"] == {"queries": 0, "gradients": 0}
+
+
+def test_attack_on_a_case_depends_on_no_other(made: Callable[..., Any]) -> None:
+    kind = made("attack")
+    runtime = Runtime(device=torch.device("cpu"), seed=7, tile=4)
+    attack = kind(kind.Config(**kind.PRESETS["smoke"]))
+    together = attacked(attack, target(runtime), CASES, runtime)
+    alone = attacked(attack, target(runtime), CASES[1:2], runtime)
+    torch.manual_seed(1)
+    again = attacked(attack, target(runtime), CASES[::-1], runtime)
+    assert torch.equal(together["class-1"].samples, alone["class-1"].samples)
+    assert torch.equal(together["class-1"].samples, again["class-1"].samples)
+
+
+def test_attack_gives_the_best_so_far_when_the_budget_is_spent(made: Callable[..., Any]) -> None:
+    kind = made("attack")
+    runtime = Runtime(device=torch.device("cpu"), seed=7, tile=4)
+    victim = target(runtime, Budget(queries=4 * 20 + 3))
+    found: list[Reconstruction] = []
+    with pytest.raises(BudgetExceeded):
+        found.extend(kind(kind.Config(steps=20, restarts=2)).run(victim, CASES, None, runtime))
+    assert [reconstruction.complete for reconstruction in found] == [True, True, False]
+    assert len(found[2].history["log_confidence"]) == 1
+
+
+def test_defense_rounds_and_keeps_distributions(made: Callable[..., Any]) -> None:
+    kind = made("defense")
+    defense = kind(kind.Config(digits=1))
+    scores = torch.tensor([[0.61, 0.37, 0.02], [0.34, 0.33, 0.33]])
+    assert torch.allclose(defense.adapt_output(scores, None), torch.tensor([[0.6, 0.4, 0.0], [1 / 3] * 3]))
+    flat = torch.full((1, 100), 0.01)
+    assert torch.equal(defense.adapt_output(flat, None), flat)
+
+
+class Private:
+    """Private data: two samples of class 0, one of class 1."""
+
+    labels = torch.tensor([0, 0, 1])
+    samples = torch.tensor([[0.0], [1.0], [0.5]])
+
+    def take(self, indices: Tensor) -> Tensor:
+        return self.samples[indices]
+
+
+def test_evaluator_measures_the_nearest_private_sample(made: Callable[..., Any]) -> None:
+    kind = made("evaluator")
+    runtime = Runtime(device=torch.device("cpu"))
+    dataset: Any = SimpleNamespace(split=lambda name: Private())
+    modality: Any = None
+    reference = Reference(modality=modality, dataset=dataset, target=None)
+
+    def subject(*values: float) -> Subject:
+        items = [
+            Reconstruction(case=case, samples=torch.tensor([[value], [9.0]]), scores=torch.zeros(2))
+            for case, value in zip(CASES, values, strict=False)
+        ]
+        return Subject(name="attack", reconstructions=items)
+
+    evaluator = kind(kind.Config())
+    two, one = evaluator.evaluate([subject(0.75, 0.5), subject(1.0), subject()], reference, runtime)
+    assert two.per_case == {"class-0": 0.25, "class-1": 0.0}
+    assert (two.value, two.n, two.direction, two.subject) == (0.125, 2, "down", "attack")
+    assert two.interval.low <= two.value <= two.interval.high
+    assert (one.value, one.interval) == (0.0, None)
+    with pytest.raises(DataError, match="class-2"):
+        evaluator.evaluate([subject(0.0, 0.0, 0.0)], reference, runtime)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_package_passes_conformance_unedited(made: Callable[..., Any], kind: str) -> None:
+    testing = pytest.importorskip("micore.testing")
+    if not hasattr(testing, "check_plugin"):
+        pytest.skip("micore.testing.check_plugin is not written yet")
+    made(kind)
+    report = testing.check_plugin(kind, "my-own")
+    assert report.passed, report.text()
