@@ -59,7 +59,12 @@ def _document(path: Path, header: Mapping[str, Any], schema: str, error: type[Mi
     text = header.get("__metadata__", {}).get(DOCUMENT)
     if text is None:
         raise error(f"{path} was not written by micore", hint="`mi train` makes bundles, `mi import` converts weights")
-    document: dict[str, Any] = json.loads(text)
+    try:
+        document = json.loads(text)
+    except ValueError as problem:
+        raise error(f"{path} is damaged: its description is no JSON") from problem
+    if not isinstance(document, dict):
+        raise error(f"{path} is damaged: its description is no JSON object")
     if document.get("schema") != schema:
         raise error(f"{path} holds {document.get('schema')!r}, not {schema!r}")
     return document
@@ -90,8 +95,9 @@ def load_state(path: Path, error: type[MiError] = RunError) -> tuple[dict[str, A
 def _outline(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Move tensors out of a nested value and leave references in their places."""
     if isinstance(value, Tensor):
-        tensors[name] = value
-        return {"tensor": name}
+        key = f"{len(tensors)}{name}"  # the number keeps apart what slashes in names would mix up
+        tensors[key] = value
+        return {"tensor": key}
     if isinstance(value, Mapping):
         items = [[key, _outline(item, f"{name}/{key}", tensors)] for key, item in value.items()]
         return {"items": items}
@@ -193,7 +199,7 @@ class Bundle:
 
         Raises: ModelError that says what is wrong with the file.
         """
-        if path.suffix in PICKLES and path.is_file():
+        if path.suffix.lower() in PICKLES and path.is_file():
             raise ModelError(
                 f"{path} looks like a pickle, which can run code when it is read",
                 hint="`mi import` converts its weights to a bundle without running any",

@@ -95,7 +95,8 @@ def file_digest(path: Path) -> str:
 
 def safe_name(text: str) -> str:
     """Turn a name from outside into one that is safe as a file name, and keeps names apart."""
-    kept = "".join(char if char.isalnum() or char in "-_" else "-" for char in text).strip("-")[:60]
-    return kept if kept == text else f"{kept or 'name'}-{digest(text)[:8]}"
+    plain = (char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in text)
+    kept = "".join(plain).strip("-")[:60]
+    return kept if kept and kept == text else f"{kept or 'name'}-{digest(text)[:8]}"
 
 

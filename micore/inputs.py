@@ -46,5 +46,5 @@ class InputSpec:
                 std=tuple(float(value) for value in data.get("std", ())),
                 options=dict(data.get("options", {})),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"input spec {dict(data)} is malformed: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"input spec {data!r} is malformed: {error}") from error

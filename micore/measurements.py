@@ -11,9 +11,10 @@ from micore.contracts import Interval, Measurement
 
 
 def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
-    """Return the JSON form; a value that is not finite becomes null."""
+    """Return the JSON form; a value or interval that is not finite becomes null."""
     data = asdict(measurement)
     data["value"] = _finite(measurement.value)
+    data["interval"] = data["interval"] if _bounded(measurement.interval) else None
     data["per_case"] = {case_id: _finite(value) for case_id, value in measurement.per_case.items()}
     data["notes"] = list(measurement.notes)
     return data
@@ -27,6 +28,10 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
     values["per_case"] = {case_id: _number(value) for case_id, value in values["per_case"].items()}
     values["notes"] = tuple(values["notes"])
     return Measurement(**values)
+
+
+def _bounded(interval: Interval | None) -> bool:
+    return interval is not None and math.isfinite(interval.low) and math.isfinite(interval.high)
 
 
 def _finite(value: float) -> float | None:

@@ -21,6 +21,7 @@ from micore.artifacts import load_state, save_state
 from micore.errors import RuntimeUnavailable
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DEVICES = "auto, cpu, cuda, cuda:1 or mps"
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -185,7 +186,8 @@ class Runtime:
 
     def describe(self) -> dict[str, Any]:
         """Return the hardware and settings for a manifest."""
-        name = "CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        is_cuda = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if is_cuda else self.device.type.upper()
         return {
             "device": str(self.device), "device_name": name, "precision": self.precision, "compile": self.compiled,
             "ranks": self.world, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "tile": self.tile,
@@ -212,7 +214,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise RuntimeUnavailable(f"unknown device {name!r}", hint="auto, cpu, cuda, cuda:1 or mps") from error
+        raise RuntimeUnavailable(f"unknown device {name!r}", hint=DEVICES) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RuntimeUnavailable(f"device {name!r} is not supported", hint=DEVICES)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeUnavailable("device 'cuda' asked for, but this torch sees no CUDA device", hint="--device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

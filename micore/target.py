@@ -107,8 +107,12 @@ class CountedModule(nn.Module):
     def forward(self, samples: Samples) -> Tensor:
         """Return the logits of canonical samples, (N, classes), differentiable in them."""
         self._ledger.charge(queries=len(samples))
-        logits: Tensor = self.inner(self._adapter(samples))
-        if logits.requires_grad:
+        inputs = self._adapter(samples)
+        if inputs.requires_grad:  # counted at the input: a loss on features alone passes no logits
+            inputs = inputs.view_as(inputs)  # of this call only; the samples may be used again
+            inputs.register_hook(self._count_backward)
+        logits: Tensor = self.inner(inputs)
+        if logits.requires_grad and not inputs.requires_grad:
             logits.register_hook(self._count_backward)
         return logits
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+DATA_PLACES = ("MI_DATA_ROOT", "MI_FACE_DESCRIPTOR")  # what tests marked `data` need
+
 ATTACK = """
 from micore.hookspecs import hookimpl
 from micore.specs import AttackSpec
@@ -56,7 +58,8 @@ class FakeSite:
 
     def install_attack(self, distribution: str, name: str) -> str:
         """Install a sound plugin with one attack."""
-        return self.install(distribution, ATTACK.replace("{name}", name))
+        source = ATTACK.replace("{name}", name)
+        return self.install(distribution, source, requires=["micore>=0.0.1,<99"])
 
     def run(self, code: str) -> subprocess.CompletedProcess[str]:
         """Run Python code in a new process that sees these plugins."""
@@ -88,7 +91,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, shared_home: Path) -> None:
     """Keep the tester's settings out of the tests."""
-    for name in [name for name in os.environ if name.startswith("MI_")]:
+    for name in [name for name in os.environ if name.startswith("MI_") and name not in DATA_PLACES]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MI_HOME", str(shared_home))
 

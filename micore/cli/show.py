@@ -121,7 +121,9 @@ def _default(config: type[BaseModel], name: str) -> str:
     field = config.model_fields[name]
     if field.is_required():
         return "required"
-    default = field.get_default(call_default_factory=True)
+    from pydantic_core import to_jsonable_python
+
+    default = to_jsonable_python(field.get_default(call_default_factory=True))
     return "none" if default is None else str(default)
 
 

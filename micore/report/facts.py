@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from micore.report.figures import MISSING, duration, number, plural
+from micore.kit.statistics import wilson
+from micore.report.figures import MISSING, duration, figure, number, plural
 
 Document = Mapping[str, Any]
 Fact = tuple[str, str]
@@ -59,8 +60,8 @@ def target(report: Document) -> list[Fact]:
         ("architecture", _use(target_["architecture"])),
         ("classes", str(target_["classes"])),
         ("input", " × ".join(str(size) for size in target_["input"]["shape"])),  # noqa: RUF001 - a real times sign
-        ("held-out accuracy", _accuracy(metrics, "holdout")),
-        ("training accuracy", _accuracy(metrics, "train")),
+        ("held-out accuracy", _accuracy(metrics, "holdout", target_["classes"])),
+        ("training accuracy", _accuracy(metrics, "train", target_["classes"])),
         ("trained on", str(target_["data"].get("name") or target_["data"].get("uri") or "not said")),
         ("training", _settings(target_["training"])),
         ("defenses", "; ".join(_use(use) for use in target_["defenses"]) or "none"),
@@ -68,12 +69,22 @@ def target(report: Document) -> list[Fact]:
     ]
 
 
-def _accuracy(metrics: Document, split: str) -> str:
-    value = metrics.get(f"{split}_accuracy")
-    if value is None:
+def _accuracy(metrics: Document, split: str, classes: int) -> str:
+    cell = accuracy(metrics, split)
+    if cell is None:
         return "not measured"
-    samples = metrics.get(f"{split}_samples")
-    return number(value) + (f" (n = {samples:,}; no interval stored)" if samples else " (no interval stored)")
+    samples = f"n = {cell['n']:,}" if cell["n"] else "n unknown"
+    return f"{figure(cell)} ({samples}; chance {number(1 / classes) if classes else MISSING})"
+
+
+def accuracy(metrics: Document, split: str) -> dict[str, Any] | None:
+    """Return a model's accuracy with its Wilson interval; given the model, samples are independent."""
+    value, samples = metrics.get(f"{split}_accuracy"), metrics.get(f"{split}_samples")
+    if value is None or not 0 <= value <= 1:
+        return None
+    found = wilson(value * samples, samples) if samples else None
+    bounds = {"low": found.low, "high": found.high, "level": found.level} if found else None
+    return {"value": value, "interval": bounds, "n": samples}
 
 
 def data(report: Document) -> list[Fact]:
@@ -106,17 +117,19 @@ def overlap(found: Document | None) -> Iterator[Fact]:
 
 def _counts(counts: Document) -> str:
     if {"n", "equal", "near"} <= counts.keys():
-        return f"of {plural(counts['n'], 'sample')}, {counts['equal']:,} equal and {counts['near']:,} resemble a private one"
+        equal, near = f"{counts['equal']:,} equal", f"{counts['near']:,} resemble"
+        return f"of {plural(counts['n'], 'sample')}, {equal} and {near} a private one"
     return _settings({key: value for key, value in counts.items() if not isinstance(value, (list, Mapping))})
 
 
 def judge(found: Document) -> list[Fact]:
     """Return what is known of an evaluator model, but for its independence."""
+    classes = len(found.get("classes", ()))
     return [
         ("architecture", str(found.get("model", MISSING))),
         ("fingerprint", str(found.get("fingerprint", MISSING))),
-        ("classes it knows", str(len(found.get("classes", ())))),
-        ("its own held-out accuracy", _accuracy(found.get("metrics", {}), "holdout")),
+        ("classes it knows", str(classes)),
+        ("its own held-out accuracy", _accuracy(found.get("metrics", {}), "holdout", classes)),
         ("seed", str(found.get("seed", MISSING))),
     ]
 
@@ -130,7 +143,7 @@ def cost(report: Document) -> list[Fact]:
         ("training the target", duration(cost_["target_training_s"])),
         ("preparing the attack", duration(cost_["preparation_s"]) + cached[cost_["preparation_cached"]]),
         ("attacking", f"{duration(cost_['cases_s'])} over {plural(cost_['cases_timed'], 'case')}"),
-        ("from start to end", duration(cost_["wall_s"])),
+        ("from start to end, pauses included", duration(cost_["wall_s"])),
         ("hardware", f"{hardware.get('device_name', MISSING)} ({_settings(hardware)})"),
     ]
 
@@ -159,3 +172,8 @@ def _use(use: Document) -> str:
 
 def _settings(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     return ", ".join(f"{name}={value}" for name, value in dict(values).items()) or "no settings"
+
+
+def subjects(report: Document) -> list[Fact]:
+    """Return what each column of the results is."""
+    return [(subject["name"], subject["text"]) for subject in report["results"]["subjects"]]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from micore.runs.store import Run
 
 MAX_CASES = 24
-PER_CASE = 4
+PER_CASE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +41,18 @@ def pictures(run: Run, modality: Modality | None, private_data: Dataset | None, 
     private_data: given only when a person asked for private samples.
     """
     if redact:
-        return _nothing("Samples are left out of this copy of the report; the run directory still holds them.")
+        return _nothing("Samples are left out of this report; the run directory still holds them.")
     if modality is None:
         return _nothing("The samples cannot be shown: the plugin of their modality is not installed.")
     recovered = run.reconstructions(modality)
     if not recovered:
         return _nothing("There is nothing to show: no case has a reconstruction.")
-    controls = {name: {item.case.id: item for item in items} for name, items in run.controls(modality).items()}
+    stored = run.controls(modality)
+    controls = {name: {item.case.id: item for item in items} for name, items in stored.items()}
     exhibits = [_exhibit(run, item, controls, modality, private_data) for item in recovered[:MAX_CASES]]
     columns = list(dict.fromkeys(name for exhibit in exhibits for name in exhibit.fragments))
-    return Gallery(columns=columns, exhibits=exhibits, total=len(recovered), reason=_reason(private_data, columns))
+    reason = _reason(private_data, columns)
+    return Gallery(columns=columns, exhibits=exhibits, total=len(recovered), reason=reason)
 
 
 def _nothing(reason: str) -> Gallery:
@@ -59,7 +61,7 @@ def _nothing(reason: str) -> Gallery:
 
 def _reason(private_data: Dataset | None, columns: Sequence[str]) -> str | None:
     if private_data is None:
-        return "Private samples are not shown; `mi report --show-private` puts them beside these, for whoever may see them."
+        return "Private samples are not shown; `mi report --show-private` puts them beside these."
     return None if "private" in columns else "No private sample belongs to these cases."
 
 
@@ -70,7 +72,7 @@ def _exhibit(
     modality: Modality,
     private_data: Dataset | None,
 ) -> Exhibit:
-    fragments = {}
+    fragments: dict[str, str] = {}
     if private_data is not None:
         private = _private(item.case, modality, private_data)
         fragments |= {"private": private} if private else {}

@@ -20,7 +20,8 @@ TERMS = {
     "queries": """Samples that went forward through the target on the adversary's behalf; gradients are
         samples that went backward. They do not count what the adversary computed on models of its own.""",
     "class representative": """A sample that shows what a class has in common. Recovering one is not the
-        same as recovering a training record; where the class is a person it can still identify that person.""",
+        same as recovering a training record; where the class is a person it can still
+        identify that person.""",
 }
 
 _METRICS = {
@@ -30,7 +31,8 @@ _METRICS = {
         likeness to the sample; 1 is always first. It depends on how many classes stand in the line-up: a
         high rank among few classes is no identification among many.""",
     r"verif": """Share of samples whose distance to a private sample of the class is below a fixed
-        threshold. It does not show that a person would agree, and false acceptances must be read beside it.""",
+        threshold. It does not show that a person would agree, and false acceptances must be read beside
+        it.""",
     r"acc|top_?\d|identif|hit": """Share of samples that an independent model assigns to the attacked
         class (among its first k choices, for a top-k figure). It does not show that a person would
         recognise the class: a model can be fooled by patterns that mean nothing to people. It says nothing

@@ -8,9 +8,11 @@ from typing import Any
 
 from micore.report import facts
 from micore.report.figures import figure, number, share
-from micore.report.statements import independence_facts
+from micore.report.statements import beats, classes_caption, independence_facts
 
 Document = Mapping[str, Any]
+
+COUNTS = ("n", "classes", "more leakage is", "beats the floor", "floor to ceiling")
 
 
 def escape(text: object) -> str:
@@ -44,7 +46,8 @@ def _parts(report: Document) -> Iterator[str]:
     yield from ("## Cases", *_cases(report))
     yield from ("## Samples", "The HTML report shows them.")
     yield from ("## Validity", _bullets(f"{item['level']}: {item['text']}" for item in report["validity"]))
-    yield from ("## Reproduction", _code(report["reproduction"]["command"]), _facts(facts.reproduction(report)))
+    yield from ("## Reproduction", _code(report["reproduction"]["command"]))
+    yield _facts(facts.reproduction(report))
     yield from ("## Glossary", _facts((item["term"], item["text"]) for item in report["glossary"]))
 
 
@@ -60,28 +63,18 @@ def _results(results: Document) -> Iterator[str]:
         yield "There are no measurements."
         return
     names = [subject["name"] for subject in results["subjects"]]
-    columns = ("measurement", "evaluator", *names, "n", "classes", "more leakage is", "beats the floor", "floor to ceiling")
+    columns = ("measurement", "evaluator", *names, *COUNTS)
     yield table(columns, [_result(row, names) for row in results["rows"]])
-    yield _bullets(f"{subject['name']}: {subject['text']}" for subject in results["subjects"])
+    yield _facts((subject["name"], subject["text"]) for subject in results["subjects"])
 
 
 def _result(row: Document, names: Sequence[str]) -> list[object]:
     attack = row["cells"].get("attack", {})
     return [
         row["name"], row["evaluator"], *(figure(row["cells"].get(name)) for name in names),
-        attack.get("n", "n/a"), attack.get("clusters", "n/a"), row["direction"], beats(row), share(row["reach"]),
+        attack.get("n", "n/a"), attack.get("clusters", "n/a"), row["direction"], beats(row),
+        share(row["reach"]),
     ]  # fmt: skip
-
-
-def beats(row: Document) -> str:
-    """Say whether a row's attack beats its floors: yes, no, or why that cannot be said."""
-    if row["direction"] not in ("up", "down"):
-        return "no direction"
-    if row["beats_floor"] is None:
-        return "no floor" if not row["floors"] else "no interval"
-    if not row["beats_floor"]:
-        return "no"
-    return "yes, but meets a floor's interval" if row["overlaps_floor"] else "yes"
 
 
 def _judges(judges: Document) -> Iterator[str]:
@@ -94,7 +87,7 @@ def _judges(judges: Document) -> Iterator[str]:
 
 
 def _classes(classes: Document) -> Iterator[str]:
-    yield classes_caption(classes)
+    yield escape(classes_caption(classes))
     if classes["columns"]:
         names = [f"{column['name']} ({column['evaluator']})" for column in classes["columns"]]
         yield table(
@@ -104,17 +97,6 @@ def _classes(classes: Document) -> Iterator[str]:
                 for row in classes["rows"]
             ],
         )
-
-
-def classes_caption(classes: Document) -> str:
-    """Say what the table by case holds."""
-    if not classes["columns"]:
-        return "No figure was measured by case."
-    order = f", most leakage by {classes['ordered_by']} first" if classes["ordered_by"] else ""
-    if classes["extremes"]:
-        ends = classes["extremes"]
-        return escape(f"The {ends} cases with most and the {ends} with least leakage, of {classes['total']}{order}.")
-    return escape(f"All {classes['total']} cases{order}. Single cases have no interval.")
 
 
 def _cases(report: Document) -> Iterator[str]:

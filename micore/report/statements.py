@@ -73,13 +73,25 @@ def verdict(row: Document) -> str:
     return text + ": the target gave something of these classes away."
 
 
+def beats(row: Document) -> str:
+    """Say whether a row's attack beats its floors: yes, no, or why that cannot be said."""
+    if row["direction"] not in ("up", "down"):
+        return "no direction"
+    if row["beats_floor"] is None:
+        return "no floor" if not row["floors"] else "no interval"
+    if not row["beats_floor"]:
+        return "no"
+    return "yes, but meets a floor's interval" if row["overlaps_floor"] else "yes"
+
+
 def _scope(report: Document, row: Document | None) -> str:
     target, threat, cases = report["target"], report["threat"], report["cases"]
     judge = f", judged by {row['evaluator']}" if row else ""
     return (
-        f"One attack with {threat['access']['granted']} access and one seed, {cases['total']} of "
-        f"{plural(target['classes'], 'class', 'classes')}, one trained target{judge}. It bounds leakage from "
-        "below only: another attack, budget or evaluator may show more."
+        f"One attack with {threat['access']['granted']} access and one seed, on one trained target of "
+        f"{plural(target['classes'], 'class', 'classes')}; {cases['recovered']} of "
+        f"{plural(cases['total'], 'attacked case')} gave a reconstruction{judge}. It bounds leakage "
+        "from below only: another attack, budget or evaluator may show more."
     )
 
 
@@ -130,10 +142,14 @@ def _run_warnings(report: Document) -> Iterator[str]:
     if not run["complete"]:
         yield f"The run did not finish: {run['status_text']}." + (f" {run['error']}" if run["error"] else "")
     if counts.get("failed"):
-        yield f"{plural(counts['failed'], 'case')} of {cases['total']} failed and are in no figure."
+        failed = plural(counts["failed"], "case")
+        yield f"{failed} of {cases['total']} failed; no figure includes failed cases."
     if counts.get("partial"):
         stopped = plural(counts["partial"], "case")
         yield f"{stopped} of {cases['total']} stopped early; their best so far is in the figures."
+    unattacked = cases["total"] - cases["recovered"] - counts.get("failed", 0)
+    if unattacked:
+        yield f"{plural(unattacked, 'case')} of {cases['total']} not attacked: no figure includes them."
     if not report["data"].get("same_as_target"):
         yield "The data set is not the one that the target was trained on: figures refer to other data."
     if report["threat"]["control"]:
@@ -195,3 +211,14 @@ def independence_facts(judge: Document) -> list[tuple[str, bool]]:
     """Return each fact of a judge's independence in words, and whether it holds."""
     facts: Mapping[str, bool] = judge.get("independence") or {}
     return [(words.FACTS.get(fact, fact), bool(holds)) for fact, holds in facts.items()]
+
+
+def classes_caption(classes: Document) -> str:
+    """Say what the table by case holds."""
+    if not classes["columns"]:
+        return "No figure was measured by case."
+    order = f", most leakage by {classes['ordered_by']} first" if classes["ordered_by"] else ""
+    if classes["extremes"]:
+        ends = classes["extremes"]
+        return f"The {ends} cases with most, the {ends} with least leakage, of {classes['total']}{order}."
+    return f"All {classes['total']} cases{order}. Single cases have no interval."

@@ -17,7 +17,15 @@ from micore.runs.preparation import public_split
 from micore.runtime import Checkpoints, Runtime
 from micore.target import Target
 from micore.testing.bench import TILE, Bench
-from micore.testing.counting import Counts, RecordingLedger, condition, counted, differences, global_streams, scrambled
+from micore.testing.counting import (
+    Counts,
+    RecordingLedger,
+    condition,
+    counted,
+    differences,
+    global_streams,
+    scrambled,
+)
 from micore.testing.report import require
 from micore.threat import Access, Budget
 
@@ -70,9 +78,18 @@ class AttackBench(Bench):
         return public_split(self.setting.dataset) if "public" in self.spec.needs else None
 
     @cached_property
+    def _attempt(self) -> Outcome | Exception:
+        try:
+            return self.run(self.cases)
+        except Exception as error:  # seam: kept for every check that asks, so that a broken attack runs once
+            return error
+
+    @property
     def reference(self) -> Outcome:
         """The run that others are compared with: seed 0, all cases."""
-        outcome = self.run(self.cases)
+        outcome = self._attempt
+        if isinstance(outcome, Exception):
+            raise outcome
         missing = {case.id for case in self.cases} - outcome.by_case().keys()
         require(not missing, f"no reconstruction for {', '.join(sorted(missing))}")
         return outcome
@@ -104,7 +121,6 @@ class AttackBench(Bench):
             self._attack(target, cases, prepared, runtime, outcome)
             outcome.target_changes = differences(before, condition(module))
             outcome.stream_changes = differences(random_before, global_streams())
-        outcome.offers = getattr(runtime.checkpoints, "offers", 0)
         return outcome
 
     def _attack(
@@ -116,6 +132,7 @@ class AttackBench(Bench):
         try:
             if prepared is OWN:
                 outcome.prepared = attack.prepare(target, self.public, runtime)
+                outcome.offers = getattr(runtime.checkpoints, "offers", 0)
             else:
                 outcome.prepared = copy.deepcopy(prepared)
             for reconstruction in attack.run(target, list(cases), outcome.prepared, runtime):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,10 @@ def outputs_are_valid(bench: AttackBench) -> None:
         problem = bench.setting.problem(item.samples)
         require(problem is None, f"{where}: {problem}")
         n = len(item.samples)
-        require(n >= 1 and tuple(item.scores.shape) == (n,), f"{where}: {n} samples, scores {tuple(item.scores.shape)}")
+        require(
+            n >= 1 and tuple(item.scores.shape) == (n,),
+            f"{where}: {n} samples, scores {tuple(item.scores.shape)}",
+        )
         require(bool(torch.isfinite(item.scores).all()), f"{where}: scores are not finite")
         require(item.latents is None or len(item.latents) == n, f"{where}: latents do not fit the samples")
 
@@ -66,7 +70,8 @@ def another_seed_another_result(bench: AttackBench) -> None:
     """If the seed changes nothing, repeated runs measure no spread."""
     other = bench.run(bench.cases, seed=1)
     require(
-        not same(bench.content(bench.reference), bench.content(other)), "seeds 0 and 1 give the same reconstructions"
+        not same(bench.content(bench.reference), bench.content(other)),
+        "seeds 0 and 1 give the same reconstructions",
     )
 
 
@@ -116,7 +121,9 @@ def prepared_attack_is_left_unchanged(bench: AttackBench) -> None:
     if prepared is None:
         skip("the attack prepares nothing")
     used = bench.run(bench.cases[:2], prepared=prepared).prepared
-    require(used is not None and same(dict(used.state), dict(prepared.state)), "the run changed what was prepared")
+    require(
+        used is not None and same(dict(used.state), dict(prepared.state)), "the run changed what was prepared"
+    )
 
 
 class _KilledError(BaseException):
@@ -144,10 +151,8 @@ def interrupted_preparation_resumes(bench: AttackBench) -> str | None:
         skip("the preparation offers no checkpoints")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.safetensors"
-        try:
+        with contextlib.suppress(_KilledError):
             bench.run([], checkpoints=_Killing(path, (offers + 1) // 2))
-        except _KilledError:
-            pass
         require(path.exists(), "nothing was saved when the preparation was killed")
         prepared = bench.run([], checkpoints=Checkpoints(path, interval_s=1e9)).prepared
     equal = prepared is not None and same(dict(prepared.state), dict(reference.state))
@@ -162,7 +167,9 @@ def devices_are_not_mixed(bench: AttackBench) -> None:
     with pretend_accelerator() as device, tempfile.TemporaryDirectory() as folder:
         for item in bench.run(cases, device=device).found:
             stored = {**bench.modality.pack(item.samples), "scores": item.scores}
-            write_tensors(Path(folder) / "case.safetensors", {k: v.cpu() for k, v in stored.items()}, {"schema": "toy"})
+            write_tensors(
+                Path(folder) / "case.safetensors", {k: v.cpu() for k, v in stored.items()}, {"schema": "toy"}
+            )
 
 
 def prior_samples_are_valid(bench: AttackBench) -> None:
@@ -184,7 +191,9 @@ def beats_the_baseline(bench: AttackBench) -> str:
     control = getattr(bench.spec, "control", False)
     outcomes = [bench.reference]
     if control:
-        outcomes += [bench.run(bench.cases, seed=seed) for seed in range(1, CONTROL_SEEDS)]
+        prepared = bench.reference.prepared
+        seeds = range(1, CONTROL_SEEDS)
+        outcomes += [bench.run(bench.cases, seed=seed, prepared=prepared) for seed in seeds]
     reached = _recovered(bench, outcomes)
     floor, ceiling = _floor(bench), _ceiling(bench)
     bar = floor + bench.setting.margin * (ceiling - floor)
@@ -197,7 +206,9 @@ def beats_the_baseline(bench: AttackBench) -> str:
 
 
 def _recovered(bench: AttackBench, outcomes: Sequence[Outcome]) -> float:
-    values = [bench.setting.judge(item.case, item.samples).mean() for outcome in outcomes for item in outcome.found]
+    values = [
+        bench.setting.judge(item.case, item.samples).mean() for outcome in outcomes for item in outcome.found
+    ]
     return float(torch.stack(values).double().mean())
 
 
@@ -206,13 +217,16 @@ def _floor(bench: AttackBench) -> float:
     data = bench.setting.dataset.split("public") if "public" in bench.spec.needs else None
     noise = bench.setting.noise(64, bench.runtime().rng("floor"))
     samples = data.take(range(len(data))) if data is not None else noise
-    return float(torch.stack([bench.setting.judge(case, samples).mean() for case in bench.cases]).double().mean())
+    return float(
+        torch.stack([bench.setting.judge(case, samples).mean() for case in bench.cases]).double().mean()
+    )
 
 
 def _ceiling(bench: AttackBench) -> float:
     split, values = bench.setting.dataset.split("holdout"), []
     for case in bench.cases:
-        rows = range(len(split)) if split.labels is None else (split.labels == case.label).nonzero().flatten()
+        labels = torch.full((len(split),), case.label or 0) if split.labels is None else split.labels
+        rows = labels.eq(case.label or 0).nonzero().flatten()
         values.append(bench.setting.judge(case, split.take(rows)).mean())
     return float(torch.stack(values).double().mean())
 
@@ -228,7 +242,9 @@ def _require_same(
     bench: AttackBench, one: Outcome, other: Outcome, cases: Sequence[Case], circumstance: str
 ) -> None:
     ours, theirs = bench.content(one), bench.content(other)
-    different = [case.id for case in cases if case.id not in theirs or not same(ours[case.id], theirs[case.id])]
+    different = [
+        case.id for case in cases if case.id not in theirs or not same(ours[case.id], theirs[case.id])
+    ]
     require(not different, f"another result {circumstance}: {', '.join(different)}")
 
 

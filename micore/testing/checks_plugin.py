@@ -29,7 +29,10 @@ def metadata_complete(bench: Bench) -> None:
     if spec.kind in ("attack", "defense") and not getattr(spec, "control", False) and not spec.paper:
         module = sys.modules.get(bench.kind.__module__)
         texts = f"{bench.kind.__doc__} {getattr(module, '__doc__', '')}".lower()
-        require(NO_PAPER in texts, f"names no paper; if there is none, the docstring must say {NO_PAPER!r} and why")
+        require(
+            NO_PAPER in texts,
+            f"names no paper; if there is none, the docstring must say {NO_PAPER!r} and why",
+        )
 
 
 def spec_pickles(bench: Bench) -> None:
@@ -44,7 +47,9 @@ def plugin_imports_without_torch(bench: Bench) -> None:
     code = PROBE.format(path=sys.path, module=module)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     lines = done.stderr.strip().splitlines()
-    require(done.returncode == 0, f"importing {module} " + (f"fails: {lines[-1]}" if lines else "imports torch"))
+    require(
+        done.returncode == 0, f"importing {module} " + (f"fails: {lines[-1]}" if lines else "imports torch")
+    )
 
 
 def _plugin_module(bench: Bench) -> str:

@@ -24,7 +24,10 @@ def declared_access_is_needed(bench: AttackBench) -> str | None:
         bench.run(bench.cases[:1], access=Access(declared - 1))
     except AccessDenied:
         return None
-    require(False, f"declares {declared.label} access, but works with less (used: {used.label if used else 'none'})")
+    require(
+        False,
+        f"declares {declared.label} access, but works with less (used: {used.label if used else 'none'})",
+    )
     return None
 
 
@@ -43,7 +46,10 @@ def declared_needs_are_enough(bench: AttackBench) -> str | None:
     """A run gives what the attack says it needs, and may have nothing else."""
     if "public" in bench.spec.needs:
         return "needs public data"
-    require(bool(bench.reference.found), "an attack that declares no need of public data does not work without them")
+    require(
+        bool(bench.reference.found),
+        "an attack that declares no need of public data does not work without them",
+    )
     return None
 
 
@@ -54,7 +60,8 @@ def ledger_is_complete(bench: AttackBench) -> str:
         claimed, real = getattr(outcome.ledger.total, name), getattr(outcome.counts, name)
         padded = outcome.ledger.padded[name]
         require(
-            real == claimed + padded, f"the ledger counts {claimed} {name} (and {padded} of padding), there were {real}"
+            real == claimed + padded,
+            f"the ledger counts {claimed} {name} (and {padded} of padding), there were {real}",
         )
     largest, tile = outcome.ledger.largest_padding, bench.runtime().tile
     require(largest < tile, f"{largest} rows called padding in a tile of {tile}: that hides queries")

@@ -40,13 +40,18 @@ class Lab:
         skip(f"modality {name!r} is not installed")
 
     def setting(self, modality: str, goals: Sequence[str] = ()) -> ToySetting:
-        """Return a modality's toy problem for one of these goals; of the first that has one for ``any``."""
-        names = [entry.spec.name for entry in self.registry.entries("modality")] if modality == ANY else [modality]
-        for name in names:
+        """Return a modality's toy problem for one of these goals; the first there is for ``any``.
+
+        Skips the check when there is none.
+        """
+        installed = [entry.spec.name for entry in self.registry.entries("modality")]
+        for name in installed if modality == ANY else [modality]:
             for setting in self._offered(name):
                 if not goals or set(goals) & set(setting.goals):
                     return setting
-        skip(f"modality {modality!r} offers no toy problem" + (f" for goal {' or '.join(goals)}" if goals else ""))
+        whose = "no installed modality" if modality == ANY else f"modality {modality!r}"
+        what = f"toy problem for goal {' or '.join(goals)}" if goals else "toy problem"
+        skip(f"{whose} offers a {what}" if modality == ANY else f"{whose} offers no {what}")
 
     def _offered(self, name: str) -> list[ToySetting]:
         if name not in self._settings:
@@ -98,8 +103,8 @@ def train_setting(
     with runtime.seeded(role, "parameters"):
         module = _built(builder, use, len(classes), spec, defenses)
     trainer = Trainer(
-        module, split, config=config, adapter=modality.adapter(spec), augment=modality.augment, runtime=runtime,
-        defenses=defenses, purpose=role,
+        module, split, config=config, adapter=modality.adapter(spec), augment=modality.augment,
+        runtime=runtime, defenses=defenses, purpose=role,
     )  # fmt: skip
     trainer.fit()
     card = Card(

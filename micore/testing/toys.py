@@ -54,7 +54,9 @@ def spotted(places: Tensor, size: int, rng: Random) -> Tensor:
     return (brightness * spots(moved, size) + noise).clamp(0, 1)
 
 
-def planted(n_classes: int, per_class: int, size: int, rng: Random, turn: float = 0.0) -> tuple[Tensor, Tensor]:
+def planted(
+    n_classes: int, per_class: int, size: int, rng: Random, turn: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return samples of planted classes (N, 1, size, size) and their labels (N,)."""
     labels = torch.arange(n_classes).repeat_interleave(per_class)
     return spotted(class_places(n_classes, turn)[labels], size, rng), labels
@@ -76,7 +78,8 @@ def template_contrast(samples: Tensor, label: int, n_classes: int) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     centred = rows - rows.mean(dim=1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-9)
+    norms: Tensor = centred.norm(dim=1, keepdim=True)
+    return centred / norms.clamp_min(1e-9)
 
 
 # the data set ---------------------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ class ToyOptions(Config):
 class ToyDataset:
     """Planted private, held-out and public grids (`contracts.Dataset`)."""
 
-    settings: ToyOptions = field(default_factory=ToyOptions)
+    settings: ToyOptions = field(default_factory=lambda: ToyOptions())
     name: str = "toy-grids"
     modality: str = "toy"
 
@@ -156,7 +159,9 @@ class ToyDataset:
     def judging(self) -> tuple[ToySplit, tuple[str, ...]]:
         """Return private samples, then as many further classes with spots between the private ones."""
         private, n = self.split("private"), self.settings.n_classes
-        samples, labels = planted(n, self.settings.per_class, self.settings.size, self._rng("others"), turn=0.5)
+        samples, labels = planted(
+            n, self.settings.per_class, self.settings.size, self._rng("others"), turn=0.5
+        )
         own = private.labels if private.labels is not None else labels
         joined = ToySplit(torch.cat([private.samples, samples]), torch.cat([own, labels + n]))
         return joined, self.classes + tuple(f"other-{label}" for label in range(n))
@@ -182,6 +187,7 @@ class ToyAdapter:
     spec: InputSpec
 
     def __call__(self, samples: Tensor) -> Tensor:
+        """Convert samples."""
         if not self.spec.mean:
             return samples
         return (samples - self.spec.mean[0]) / self.spec.std[0]
@@ -194,9 +200,7 @@ class ToyModality:
         """Return the conversion to a model's input."""
         return ToyAdapter(spec)
 
-    def cases(
-        self, goal: str, dataset: Any, bundle_classes: Sequence[str], choice: str | None
-    ) -> list[Case]:
+    def cases(self, goal: str, dataset: Any, bundle_classes: Sequence[str], choice: str | None) -> list[Case]:
         """Return one case per class; ``choice`` is a list of labels such as ``0,2``."""
         texts = choice.split(",") if choice else [str(label) for label in range(len(bundle_classes))]
         if goal != "class" or not all(text.isdigit() and int(text) < len(bundle_classes) for text in texts):
@@ -248,25 +252,31 @@ class ToyModality:
 # models and the setting -----------------------------------------------------------------------------------
 
 
-def build_toy(n_classes: int, input_spec: InputSpec, width: int = 8) -> nn.Module:
+def build_toy(n_classes: int, input_spec: InputSpec, **arguments: Any) -> nn.Module:
     """Build a convolution with a linear head. Raises: ModelError for an input that is no grid."""
-    size = _grid_size(n_classes, input_spec)
+    size, width = _grid_size(n_classes, input_spec), _width(arguments, 8)
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2),
         nn.Flatten(), nn.Linear(width * (size // 2) ** 2, n_classes),
     )  # fmt: skip
 
 
-def build_other_toy(n_classes: int, input_spec: InputSpec, width: int = 32) -> nn.Module:
+def build_other_toy(n_classes: int, input_spec: InputSpec, **arguments: Any) -> nn.Module:
     """Build a perceptron: another architecture, to judge."""
-    size = _grid_size(n_classes, input_spec)
+    size, width = _grid_size(n_classes, input_spec), _width(arguments, 32)
     return nn.Sequential(nn.Flatten(), nn.Linear(size**2, width), nn.Tanh(), nn.Linear(width, n_classes))
+
+
+def _width(arguments: dict[str, Any], default: int) -> int:
+    if arguments.keys() - {"width"}:
+        raise ModelError(f"toy models take a width, not {', '.join(arguments)}")
+    return int(arguments.get("width", default))
 
 
 def _grid_size(n_classes: int, input_spec: InputSpec) -> int:
     shape = input_spec.shape
     if n_classes < 1 or len(shape) != 3 or shape[0] != 1 or shape[1] != shape[2] or shape[1] < 4:
-        raise ModelError(f"toy models take (1, size, size) with size of at least 4, not {shape}, {n_classes} classes")
+        raise ModelError(f"toy models take (1, size, size) from size 4, not {shape} for {n_classes} classes")
     return int(shape[1])
 
 

@@ -13,7 +13,7 @@ Mi = Callable[..., Result]
 
 CONFIGURED = """
 from micore.hookspecs import hookimpl
-from micore.specs import AttackSpec, DatasetSpec, DefenseSpec
+from micore.specs import AttackSpec, CommandSpec, DatasetSpec, DefenseSpec, SourceSpec
 from micore.threat import Access
 
 @hookimpl
@@ -27,16 +27,32 @@ def mi_defenses():
             for name in ("toy-defense", "twin")]
 
 @hookimpl
+def mi_sources():
+    return [SourceSpec(name="toy-hub", target="no_such:x", summary="Hub", scheme="hub")]
+
+@hookimpl
+def mi_commands():
+    return [CommandSpec(name="toy-command", target="no_such:x", summary="Does")]
+
+@hookimpl
 def mi_datasets():
     return [DatasetSpec(name="twin", target="no_such:x", summary="Data", modality="text", licence="CC0")]
 """
 
 IMPLEMENTATION = """
+from enum import Enum
 from typing import Literal
 from pydantic import Field
 from micore.contracts import Config, NoConfig
 
+class Mode(str, Enum):
+    FAST = "fast"
+    SLOW = "slow"
+
 class ToyConfig(Config):
+    mode: Mode = Field(Mode.FAST, description="Which way")
+    seeds: list[int] = Field(default_factory=list, description="Seeds")
+    kept: Literal["always"] = Field("always", description="One choice")
     steps: int = Field(70, ge=1, le=100, description="Steps of the search")
     loss: Literal["max-margin", "poincare"] = Field("poincare", description="Loss")
     rate: float | None = Field(None, gt=0, description="Step size")
@@ -63,17 +79,21 @@ def toys(site: Any) -> Any:
 def test_table(mi: Mi, toys: Any) -> None:
     result = mi("list-plugins")
     assert result.exit_code == 0
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[0] == ["kind", "name", "modality", "aim", "access", "package", "summary"]
-    assert ["attack", "toy", "image", "class", "white-box", "mi-toys", "1.0", "A", "toy"] in lines
-    assert ["defense", "twin", "any", "training", "mi-toys", "1.0", "Guards"] in lines
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0] == "kind name modality aim access package summary"
+    assert "attack toy image class white-box mi-toys 1.0 A toy" in lines
+    assert "defense twin any training mi-toys 1.0 Guards" in lines
+    assert "source toy-hub any hub: mi-toys 1.0 Hub" in lines
+    assert "command toy-command any mi-toys 1.0 Does" in lines
 
 
 def test_filters(mi: Mi, toys: Any) -> None:
     assert "toy-defense" not in mi("list-plugins", "--kind", "attack").stdout
     texts = json.loads(mi("list-plugins", "--modality", "text", "--json").stdout)["plugins"]
     ours = [(item["kind"], item["name"]) for item in texts if item["distribution"] == "mi-toys"]
-    assert ours == [("dataset", "twin"), ("defense", "toy-defense"), ("defense", "twin")]
+    assert ours[0] == ("dataset", "twin")
+    assert [name for kind, name in ours if kind == "defense"] == ["toy-defense", "twin"]
+    assert "attack" not in dict(ours)
     assert mi("list-plugins", "--kind", "bogus").exit_code == 2
 
 
@@ -86,7 +106,8 @@ def test_json(mi: Mi, toys: Any) -> None:
     assert item == {
         "kind": "attack", "name": "toy", "target": "mi_toys_impl:Toy", "summary": "A toy",
         "paper": "Doe 2020", "status": "experimental", "modality": "image", "goal": "class",
-        "access": "white-box", "needs": ["public"], "control": False, "distribution": "mi-toys", "version": "1.0",
+        "access": "white-box", "needs": ["public"], "control": False,
+        "distribution": "mi-toys", "version": "1.0",
     }  # fmt: skip
     broken = [item for item in document["broken"] if item["distribution"] == "mi-attack-raises"]
     assert broken == [
@@ -124,9 +145,12 @@ def test_show_attack(mi: Mi, toys: Any) -> None:
     assert [[cell.strip() for cell in row if cell] for row in rows] == [
         ["steps", "integer", "70", ">= 1, <= 100", "Steps of the search"],
         ["rate", "number or none", "none", "> 0", "Step size"],
-        ["sizes", "list of integer", "(1, 2)", "Sizes"],
+        ["sizes", "list of integer", "[1, 2]", "Sizes"],
     ]
     assert "max-margin, poincare" in result.stdout
+    assert "mode choice fast fast, slow Which way" in [
+        " ".join(line.split()) for line in result.stdout.splitlines()
+    ]
     assert "required" in result.stdout
 
 

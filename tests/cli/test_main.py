@@ -174,7 +174,7 @@ def test_reader_that_goes_away_is_no_error(site: Any) -> None:
 
 # --- speed ----------------------------------------------------------------------------------------
 
-WATCHED = ["torch", "numpy", "pydantic", "rich.console", "packaging", "micore.cli.show"]
+WATCHED = ["torch", "numpy", "pydantic", "rich.console", "micore.cli.show"]
 PROBE = """
 import sys
 sys.argv = ["mi", *{arguments}]

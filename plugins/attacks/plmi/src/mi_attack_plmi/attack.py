@@ -31,17 +31,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mi_attack_plmi.inversion import Inversion, invert, view_draws
+from mi_attack_plmi.inversion import Inversion, LatentSearch, view_draws
 from mi_image.augment import Augmentation
 from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator
 from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_gan
 from mi_image.priors import ConditionalPrior
-from micore.contracts import Case, Config, Prepared, Reconstruction, Split
+from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import BudgetExceeded, DataError
 from micore.kit.losses import max_margin
 from micore.kit.selection import top_k_per_class
 from micore.runtime import Runtime
 from micore.target import Target
+from micore.threat import Spending
 
 CONFIDENCE_BATCH = 256
 
@@ -108,12 +109,13 @@ class PseudoLabelGuided:
         if public is None or len(public) == 0:
             raise DataError("plmi needs public images")
         images = public.take(torch.arange(len(public))).to(runtime.device)
-        with runtime.progress.track("pseudo labels", len(images)) as report:
-            scores = _confidences(target, images, report)
-        members = top_k_per_class(scores, min(self.config.n_top, len(images))).indices
+        saved = runtime.checkpoints.load()
+        members = saved["members"].to(runtime.device) if saved else self._pseudo_labels(target, images, runtime)
         training = self._training(target, images, members, runtime)
+        if saved:
+            training.load(saved)
         train_gan(training, self.config.iterations, runtime, "training the conditional GAN")
-        return Prepared(state={"generator": training.result.state_dict(), "shape": _shape(target)})
+        return Prepared(state={"generator": training.result.state_dict(), "shape": list(images.shape[1:3])})
 
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
@@ -124,10 +126,29 @@ class PseudoLabelGuided:
         for start in range(0, len(cases), per_tile):
             yield from self._search(target, cases[start : start + per_tile], per_tile, generator, runtime)
 
+    def forecast(self, n_classes: int, n_public: int) -> Forecast:
+        """Count the target's work: pseudo labels, guidance of the GAN, views of the search, a last look."""
+        config = self.config
+        guided = config.iterations * config.gan_batch_size if config.guidance_weight else 0
+        views = config.restarts * config.steps * config.views
+        return Forecast(
+            preparation=Spending(queries=n_public + guided, gradients=guided),
+            per_case=Spending(queries=views + config.restarts, gradients=views),
+        )
+
     def prior(self, prepared: Prepared, runtime: Runtime) -> ConditionalPrior:
         """Return the trained generator as a prior: samples of random pseudo labels."""
         n_classes = len(prepared.state["generator"]["blocks.0.norm1.scale.weight"])
         return ConditionalPrior(self._restore(n_classes, prepared, runtime))
+
+    def _pseudo_labels(self, target: Target, images: Tensor, runtime: Runtime) -> Tensor:
+        """Return the rows of the public images that the target is surest of, (K, n_top), per class."""
+        scores = []
+        with runtime.progress.track("pseudo labels", len(images)) as report:
+            for batch in images.split(CONFIDENCE_BATCH):
+                scores.append(target.scores(batch))
+                report(sum(map(len, scores)))
+        return top_k_per_class(torch.cat(scores), min(self.config.n_top, len(images))).indices
 
     def _training(
         self, target: Target, images: Tensor, members: Tensor, runtime: Runtime
@@ -176,42 +197,28 @@ class PseudoLabelGuided:
         labels = torch.tensor([case.label for case in filled], device=runtime.device).repeat_interleave(restarts)
         augmentation = self._augmentation(generator.channels, colour_probability=1.0)
         draw = view_draws([runtime.rng("views", case.id) for case in filled], restarts, config.views, augmentation)
-        owners = [case.id for case in cases]
-        padding = (per_tile - len(cases)) * restarts
-        found = invert(
-            generator, target.module, labels, latents, draw, augmentation, config.steps, config.learning_rate,
-            autocast=runtime.autocast, spend=lambda views: target.ledger.owned_by(owners, padding * views),
+        owners, padding = [case.id for case in cases], (per_tile - len(cases)) * restarts
+        search = LatentSearch(
+            generator, target.module, augmentation, steps=config.steps, learning_rate=config.learning_rate,
+            autocast=runtime.autocast, spend=lambda passes: target.ledger.owned_by(owners, padding * passes),
         )  # fmt: skip
-        scores = found.scores
-        for index, case in enumerate(cases):
-            rows = slice(index * restarts, (index + 1) * restarts)
-            yield _reconstruction(case, found, scores, rows)
+        found = search.run(latents, labels, draw)
+        if found.complete or found.history:
+            for index, case in enumerate(cases):
+                yield _reconstruction(case, found, slice(index * restarts, (index + 1) * restarts))
         if not found.complete:
-            raise BudgetExceeded("the budget ended during the search")
+            raise BudgetExceeded("the budget ended during the search", hint="raise --budget-queries")
 
 
-def _reconstruction(case: Case, found: Inversion, scores: Tensor, rows: slice) -> Reconstruction:
+def _reconstruction(case: Case, found: Inversion, rows: slice) -> Reconstruction:
     """Cut out one case, best first."""
-    order = scores[rows].argsort(descending=True, stable=True)
+    scores = found.confidences[rows]
+    order = scores.argsort(descending=True, stable=True)
     return Reconstruction(
         case=case,
         samples=found.images[rows][order],
-        scores=scores[rows][order],
+        scores=scores[order],
         latents=found.latents[rows][order],
-        history={"margin": found.history[:, rows].mean(dim=1).tolist()},
+        history={"margin": [float(losses[rows].mean()) for losses in found.history]},
         complete=found.complete,
     )
-
-
-def _confidences(target: Target, images: Tensor, report: Any) -> Tensor:
-    """Return the target's class probabilities of all images, (N, K)."""
-    parts = []
-    for batch in images.split(CONFIDENCE_BATCH):
-        parts.append(target.scores(batch))
-        report(sum(map(len, parts)))
-    return torch.cat(parts)
-
-
-def _shape(target: Target) -> list[int]:
-    channels, height, _ = target.input_spec.shape
-    return [channels, height]

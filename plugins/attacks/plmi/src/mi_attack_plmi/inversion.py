@@ -23,17 +23,13 @@ from micore.kit.selection import top_k_per_class
 Generator = Callable[[Tensor, Tensor], Tensor]
 Logits = Callable[[Tensor], Tensor]
 Draws = Callable[[int], Tensor]
+
+BLOCK = 50
+"""Steps whose random numbers are drawn at once; part of the result, as it orders the draws."""
+RECORD_EVERY = 25
+"""Steps between two entries of the history."""
 Context = Callable[[], AbstractContextManager[Any]]
 Spend = Callable[[int], AbstractContextManager[Any]]
-
-
-def select_pseudo_labels(scores: Tensor, n_top: int) -> Tensor:
-    """Return the (K, n_top) rows of ``scores`` (N, K) that are most confident of each class, best first.
-
-    Equal scores: the lowest row first, on every device. An image may serve several classes. With fewer
-    than ``n_top`` images every class gets all of them, (K, N).
-    """
-    return top_k_per_class(scores, min(n_top, len(scores))).indices
 
 
 def view_draws(
@@ -54,99 +50,81 @@ def view_draws(
 
 @dataclass(frozen=True)
 class Inversion:
-    """What the search found, one row per case and restart.
+    """What the search found: latents (B, d), images (B, C, H, W) in [0, 1], and how it went.
 
-    latents: (B, d). images: (B, C, H, W) in [0, 1]. history: (steps, B), the margins, summed over the
-    views.
-    scores: (B,) in [0, 1], the target's confidence in the label for the unchanged image; without the
-    budget for that, the confidence that the last margin implies against the strongest rival alone.
+    confidences (B,): the target's probability of the label for the unchanged image, NaN when the budget
+    left no query for it. history: the margins (B,), summed over views, every few steps, on the CPU.
     complete: False when the budget ended the search early.
     """
 
     latents: Tensor
     images: Tensor
-    scores: Tensor
-    history: Tensor
+    confidences: Tensor
+    history: tuple[Tensor, ...]
     complete: bool
 
 
 @dataclass(frozen=True)
-class Search:
-    """The search of section 3.4: Adam on the latents of all rows at once.
+class LatentSearch:
+    """The search of section 3.4: latents whose images the target assigns to a label under random views.
 
-    Losses are summed over the rows and Adam is elementwise, so rows do not influence each other.
-    generator: latents (B, d), labels (B,) -> images. target_logits: images -> (B, K).
-    spend: the context in which the target is asked for so many views of every row, for the accounting.
+    Losses are summed over rows and Adam is elementwise, so rows do not influence each other.
+    ``spend(passes)`` is the ledger's context for a batch of ``passes`` rows per latent.
     """
 
     generator: Generator
     target_logits: Logits
     augmentation: Augmentation
+    steps: int = 600
     learning_rate: float = 0.1
-    autocast: Context = nullcontext
-    spend: Spend = nullcontext
-    block: int = 50
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    spend: Callable[[int], AbstractContextManager[Any]] = lambda passes: nullcontext()
 
-    def run(self, latents: Tensor, labels: Tensor, draw: Draws, steps: int) -> Inversion:
-        """Search from ``latents`` (B, d); ``draw`` is asked for the numbers of ``block`` steps at a time."""
+    def run(self, latents: Tensor, labels: Tensor, draw: Draws) -> Inversion:
+        """Search from latents (B, d) ~ N(0, I) for labels (B,): one row per case and restart.
+
+        ``draw(n)`` is asked for the random numbers of ``BLOCK`` steps at a time, however many steps there are.
+        A search that the budget stops gives back the state that it has reached.
+        """
         latents = latents.clone().requires_grad_(True)
         adam = torch.optim.Adam([latents], self.learning_rate)
         history: list[Tensor] = []
         complete = True
         try:
-            for step in range(steps):
-                if step % self.block == 0:
-                    numbers = draw(self.block)
-                losses = self.losses(latents, labels, numbers[step % self.block])
-                (latents.grad,) = torch.autograd.grad(losses.sum(), latents)
-                adam.step()
-                history.append(losses.detach())
+            for step in range(self.steps):
+                if step % BLOCK == 0:
+                    numbers = draw(BLOCK)
+                losses = self._step(adam, latents, labels, numbers[step % BLOCK])
+                if step % RECORD_EVERY == 0 or step == self.steps - 1:
+                    history.append(losses)
         except BudgetExceeded:
             complete = False
-        return self._conclude(latents.detach(), labels, history, complete)
+        return self._finish(latents.detach(), labels, history, complete)
+
+    def _step(self, adam: torch.optim.Adam, latents: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
+        with self.spend(len(numbers)):
+            losses = self.losses(latents, labels, numbers)
+            (latents.grad,) = torch.autograd.grad(losses.sum(), latents)
+        adam.step()
+        return losses.detach()
 
     def losses(self, latents: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
-        """Return the margins (B,), summed over the views given by ``numbers`` (views, B, P)."""
+        """Return the margins (B,) of one step, summed over the views in ``numbers`` (views, B, P): one target batch."""
         views = len(numbers)
         with self.autocast():
             images = self.generator(latents, labels)
-        seen = self.augmentation.apply(images.repeat(views, 1, 1, 1), numbers.flatten(0, 1))
-        with self.autocast(), self.spend(views):
+            seen = self.augmentation.apply(images.repeat(views, 1, 1, 1), numbers.flatten(0, 1))
             logits = self.target_logits(seen)
-        return max_margin(logits, labels.repeat(views)).view(views, -1).sum(dim=0)
+        return max_margin(logits, labels.repeat(views)).view(views, -1).sum(0)
 
     @torch.no_grad()
-    def _conclude(self, latents: Tensor, labels: Tensor, history: list[Tensor], complete: bool) -> Inversion:
-        with self.autocast():
-            images = self.generator(latents, labels)
-        margins = torch.stack(history) if history else latents.new_zeros((0, len(latents)))
+    def _finish(self, latents: Tensor, labels: Tensor, history: list[Tensor], complete: bool) -> Inversion:
+        images = self.generator(latents, labels)
+        confidences = torch.full((len(labels),), torch.nan, device=labels.device)
         try:
-            with self.autocast(), self.spend(1):
-                confidences = self.target_logits(images).float().softmax(dim=1)
-            scores = confidences.gather(1, labels[:, None]).squeeze(1)
+            with self.spend(1):
+                logits = self.target_logits(images).float()
+            confidences = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
         except BudgetExceeded:
             complete = False
-            scores = torch.sigmoid(-margins[-1]) if history else latents.new_full((len(latents),), 0.5)
-        return Inversion(latents, images, scores, margins, complete)
-
-
-def invert(
-    generator: Generator,
-    target_logits: Logits,
-    labels: Tensor,
-    latents: Tensor,
-    draw: Draws,
-    augmentation: Augmentation,
-    steps: int = 600,
-    learning_rate: float = 0.1,
-    *,
-    autocast: Context = nullcontext,
-    spend: Spend = nullcontext,
-) -> Inversion:
-    """Search latents whose images the target assigns to ``labels`` (B,) under random views; see `Search`.
-
-    latents: (B, d) ~ N(0, I), the start. The images of the last step are the result, as in the authors'
-    code.
-    """
-    search = Search(generator, target_logits, augmentation, learning_rate, autocast, spend)
-    return search.run(latents, labels, draw, steps)
+        return Inversion(latents, images, confidences, tuple(losses.cpu() for losses in history), complete)

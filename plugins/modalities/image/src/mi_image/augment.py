@@ -65,7 +65,7 @@ class Augmentation:
     def _warp(self, images: Tensor, numbers: Tensor) -> Tensor:
         if self.crop_area == 1 and self.flip == 0 and self.rotation == 0:
             return images
-        grid = functional.affine_grid(self._affine(numbers), list(images.shape), align_corners=False)
+        grid = _sampling_grid(self._affine(numbers), images.shape[2], images.shape[3])
         return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
     def _affine(self, numbers: Tensor) -> Tensor:
@@ -93,3 +93,11 @@ class Augmentation:
         return 1 + active * self.brightness * (2 * bright - 1), 1 + active * self.contrast * (
             2 * contrast - 1
         )
+
+
+def _sampling_grid(affine: Tensor, height: int, width: int) -> Tensor:
+    """Return (B, height, width, 2) as `affine_grid` does, but elementwise: autocast rounds its product."""
+    rows = (2 * torch.arange(height, device=affine.device) + 1) / height - 1
+    columns = (2 * torch.arange(width, device=affine.device) + 1) / width - 1
+    across, along, offset = affine[:, None, None].unbind(-1)
+    return across * columns[None, None, :, None] + along * rows[None, :, None, None] + offset

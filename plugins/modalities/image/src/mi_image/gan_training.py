@@ -177,13 +177,14 @@ class ConditionalGanTraining:
             return self.guidance(images, labels).float().mean()
 
     def state(self) -> dict[str, Any]:
-        """Return a copy of everything that changes, as nested dicts of tensors and ints."""
+        """Return a copy of everything that changes, and the members, as nested dicts of tensors and ints."""
         networks = {"generator": self.generator, "critic": self.critic, "average": self.average}
         return {
             "networks": {name: _copy(network.state_dict()) for name, network in networks.items()},
             "generator_adam": _moments(self.generator_adam),
             "critic_adam": _moments(self.critic_adam),
             "random": self.rng.state(),
+            "members": self.members,
             "iteration": self.iteration,
         }
 
@@ -195,6 +196,7 @@ class ConditionalGanTraining:
         _restore(self.generator_adam, state["generator_adam"])
         _restore(self.critic_adam, state["critic_adam"])
         self.rng.load(state["random"])
+        self.members = state["members"].to(self.members.device)
         self.iteration = int(state["iteration"])
 
 

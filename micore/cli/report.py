@@ -1,0 +1,90 @@
+"""``mi report``: what a run found, for a reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from micore.cli.app import App
+
+if TYPE_CHECKING:
+    from micore.contracts import Dataset, Modality
+    from micore.runs import Run
+
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--html", type=FILE, help="Write one self-contained HTML file.")
+@click.option("--markdown", type=FILE, help="Write a Markdown file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--show-private", is_flag=True, help="Put private samples beside the recovered ones (HTML).")
+@click.option("--redact", is_flag=True, help="Leave out every sample (HTML).")
+@click.pass_obj
+def command(
+    app: App, *, run: Path, html: Path | None, markdown: Path | None, as_json: bool, show_private: bool,
+    redact: bool,
+) -> None:  # fmt: skip
+    """Write the report of the run directory RUN; without an option, print it as Markdown."""
+    from micore.errors import UsageError
+    from micore.files import write_text
+    from micore.report import document, render
+    from micore.runs import Run
+
+    if (show_private or redact) and html is None:
+        raise UsageError("only the HTML report has samples to show or leave out", hint="give --html FILE")
+    if show_private and redact:
+        raise UsageError("--show-private and --redact contradict each other")
+    opened = Run.open(run)
+    if html is not None:
+        write_text(html, _page(app, opened, show_private=show_private, redact=redact))
+        app.say(f"wrote {html}")
+    if markdown is not None:
+        write_text(markdown, render(opened, "markdown"))
+        app.say(f"wrote {markdown}")
+    if as_json:
+        app.json(document(opened))
+    elif html is None and markdown is None:
+        app.result(render(opened, "markdown").rstrip())
+
+
+def _page(app: App, run: Run, *, show_private: bool, redact: bool) -> str:
+    from micore.report import render
+
+    modality = None if redact else _modality(app, run)
+    dataset = _private_data(app, run) if show_private else None
+    return render(run, "html", modality=modality, dataset=dataset, show_private=show_private, redact=redact)
+
+
+def _modality(app: App, run: Run) -> Modality | None:
+    """Return what shows the samples, or None, with a warning, where its plugin is not there."""
+    from micore.errors import MiError
+    from micore.models import load_modality
+
+    try:
+        return load_modality(app.registry, run.manifest["attack"]["modality"])
+    except MiError as error:
+        app.warn(f"the report shows no samples: {error}")
+        return None
+
+
+def _private_data(app: App, run: Run) -> Dataset | None:
+    """Return the run's data set, or None, with a warning, where it is not there or has changed."""
+    from micore.data import DataRequest
+    from micore.errors import DataError, MiError
+
+    data = run.manifest["data"]
+    try:
+        if "uri" not in data:
+            raise DataError("the run does not say which data set it used")
+        dataset = DataRequest.from_dict(data).open(app.registry)
+        if dataset.fingerprint != data["fingerprint"]:
+            raise DataError("the data set has changed since the run")
+    except MiError as error:
+        app.warn(f"the report shows no private samples: {error}")
+        return None
+    return dataset

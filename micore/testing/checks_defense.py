@@ -1,0 +1,233 @@
+"""Checks of defenses: that they compose, leave a useful model, and answer with probabilities."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from micore.artifacts import Bundle
+from micore.contracts import Defense
+from micore.kit.training import Trainer, TrainingBatch
+from micore.runtime import Runtime
+from micore.testing.bench import Bench
+from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS
+from micore.testing.counting import differences, global_streams, same, scrambled
+from micore.testing.devices import pretend_accelerator
+from micore.testing.lab import holdout_accuracy, train_setting
+from micore.testing.report import Check, require, skip
+
+STAGE_HOOKS = {
+    "data": ("adapt_data",),
+    "training": ("adapt_model", "training_loss", "adapt_training"),
+    "inference": ("adapt_output",),
+}
+
+
+class DefenseBench(Bench):
+    """A defense under check."""
+
+    def defense(self) -> Any:
+        """Return a fresh defense."""
+        return self.kind(self.config)
+
+    def train(self, *defenses: Any, runtime: Runtime | None = None, **changes: Any) -> tuple[Trainer, Bundle]:
+        """Train the toy target with these defenses."""
+        return train_setting(
+            self.setting, self.modality, runtime or self.runtime(), "classifier", defenses, **changes
+        )
+
+    @cached_property
+    def stream_changes(self) -> list[str]:
+        """Which global generators a whole training moves; the plain target is trained before."""
+        _ = self.plain
+        with scrambled(1):
+            before = global_streams()
+            _ = self.trained
+            return differences(before, global_streams())
+
+    @cached_property
+    def trained(self) -> Trainer:
+        """The toy target, trained with the defense."""
+        return self.train(self.defense())[0]
+
+    @cached_property
+    def plain(self) -> nn.Module:
+        """The undefended target."""
+        return self.lab.module(self.setting)
+
+    def batch(self, module: nn.Module, device: torch.device | None = None) -> TrainingBatch:
+        """Return the first private samples as a training step sees them, late in the training."""
+        split, place = self.setting.dataset.split("private"), device or torch.device("cpu")
+        rows = torch.arange(0, len(split), max(1, len(split) // 16))
+        labels = split.labels if split.labels is not None else torch.zeros(len(split), dtype=torch.int64)
+        inputs = self.modality.adapter(self.setting.dataset.input)(split.take(rows).to(place))
+        return TrainingBatch(module, inputs, labels[rows].to(place), epoch=9, epochs=10)
+
+    def answers(self) -> tuple[Tensor, Any]:
+        """Return a plain target's scores of held-out samples, and the samples."""
+        split = self.setting.dataset.split("holdout")
+        samples = split.take(range(len(split)))
+        with torch.no_grad():
+            logits = self.plain.eval()(self.modality.adapter(self.setting.dataset.input)(samples))
+        return logits.softmax(dim=1), samples
+
+
+def stages_match_the_hooks(bench: DefenseBench) -> None:
+    """Reports say where a defense acts; it must act there and nowhere else."""
+    for stage, hooks in STAGE_HOOKS.items():
+        acts = [
+            hook for hook in hooks if getattr(bench.kind, hook, None) not in (None, getattr(Defense, hook))
+        ]
+        declared = stage in bench.spec.stages
+        require(declared or not acts, f"acts in {', '.join(acts)}, but does not declare stage {stage!r}")
+        require(bool(acts) or not declared, f"declares stage {stage!r}, but has none of {', '.join(hooks)}")
+
+
+def composes_with_others(bench: DefenseBench) -> None:
+    """Several defenses compose: one that changes nothing must change nothing."""
+    alone, between = (
+        self_.module.state_dict()
+        for self_, _ in (
+            bench.train(bench.defense(), epochs=2),
+            bench.train(Defense(None), bench.defense(), Defense(None), epochs=2),
+        )
+    )
+    require(same(dict(alone), dict(between)), "trains another model between two defenses that change nothing")
+
+
+def training_loss_gives_gradients(bench: DefenseBench) -> None:
+    """A loss without finite gradients trains nothing."""
+    with bench.runtime().seeded("loss"):
+        module = bench.setting.build(len(bench.setting.dataset.classes), bench.setting.dataset.input)
+        module = bench.defense().adapt_model(module).train()
+        batch = bench.batch(module)
+        loss = bench.defense().training_loss(
+            module, batch, lambda: functional.cross_entropy(batch.logits, batch.labels)
+        )
+        require(loss.ndim == 0 and bool(torch.isfinite(loss)), f"the training loss is {loss!r}")
+        require(loss.requires_grad, "the training loss has no gradient")
+        loss.backward()
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    require(
+        finite and any(bool(gradient.any()) for gradient in gradients),
+        "no finite gradient reaches a parameter",
+    )
+
+
+def model_stays_useful(bench: DefenseBench) -> str:
+    """A defense that destroys the model protects nothing that anyone wants."""
+    chance = 1 / len(bench.setting.dataset.classes)
+    plain, defended = (
+        holdout_accuracy(bench.setting, bench.modality, module, bench.runtime())
+        for module in (bench.plain, bench.trained.module)
+    )
+    facts = f"accuracy {defended:.2f}, undefended {plain:.2f}, chance {chance:.2f}"
+    require(defended >= (chance + plain) / 2, facts)
+    return facts
+
+
+def data_are_kept(bench: DefenseBench) -> None:
+    """A changed split must still be one, and the original must stay as it is."""
+    split = bench.setting.dataset.split("private")
+    before = bench.modality.pack(split.take(range(len(split))))
+    changed = bench.defense().adapt_data(split)
+    require(
+        len(changed) >= 1 and changed.labels is not None, "the changed training data are empty or unlabelled"
+    )
+    labels = changed.labels
+    require(labels is not None and len(labels) == len(changed), "the changed training data have other labels")
+    problem = bench.setting.problem(changed.take(range(len(changed))))
+    require(problem is None, f"changed training data: {problem}")
+    after = bench.modality.pack(split.take(range(len(split))))
+    require(same(before, after), "the original training data were changed in place")
+
+
+def answers_are_probabilities(bench: DefenseBench) -> None:
+    """Adversaries and users read the scores as class probabilities."""
+    scores, samples = bench.answers()
+    kept = scores.clone()
+    given = bench.defense().adapt_output(scores, samples)
+    require(
+        tuple(given.shape) == tuple(kept.shape), f"scores {tuple(kept.shape)} became {tuple(given.shape)}"
+    )
+    require(
+        bool(torch.isfinite(given).all()) and bool((given >= 0).all()), "scores are negative or not finite"
+    )
+    worst = float((given.sum(dim=1) - 1).abs().max())
+    require(worst < 1e-4, f"scores of one sample add up to {1 + worst:.4f} or {1 - worst:.4f}")
+    require(same(scores, kept), "the given scores were changed in place")
+
+
+def answer_depends_on_the_sample_only(bench: DefenseBench) -> None:
+    """An answer that depends on the other samples makes results depend on the batch."""
+    scores, samples = bench.answers()
+    together = bench.defense().adapt_output(scores.clone(), samples)
+    alone = bench.defense().adapt_output(scores[1:2].clone(), samples[1:2])
+    require(
+        torch.allclose(together[1:2], alone, atol=1e-5), "a sample gets another answer when it is asked alone"
+    )
+
+
+def weights_fit_a_rebuilt_model(bench: DefenseBench) -> None:
+    """A bundle holds weights only: the structure is built again by the defense."""
+    setting, inputs = bench.setting, bench.batch(bench.plain).inputs
+    modules = []
+    for seed in (0, 1):
+        with bench.runtime(seed).seeded("rebuild"):
+            module = setting.build(
+                len(setting.dataset.classes), setting.dataset.input, **setting.model.config
+            )
+            modules.append(bench.defense().adapt_model(module).eval())
+    try:
+        modules[1].load_state_dict(modules[0].state_dict())
+    except RuntimeError as error:
+        require(False, f"the weights do not fit: {str(error).splitlines()[0]}")
+    with torch.no_grad():
+        equal = torch.equal(modules[0](inputs), modules[1](inputs))
+    require(equal, "a model rebuilt from its weights answers differently: something is not in the state_dict")
+
+
+def global_generators_are_untouched(bench: DefenseBench) -> None:
+    """Drawing from a global generator changes what everything after it draws."""
+    require(
+        not bench.stream_changes, f"training moved the global generator of {', '.join(bench.stream_changes)}"
+    )
+
+
+def devices_are_not_mixed(bench: DefenseBench) -> None:
+    """A tensor left on the CPU never shows there and always breaks the first run on a GPU."""
+    scores, samples = bench.answers()
+    with pretend_accelerator() as device:
+        bench.train(bench.defense(), runtime=bench.runtime(device=device), epochs=2)
+        bench.defense().adapt_output(scores.to(device), samples.to(device))
+
+
+def inference_is_switched_on(bench: DefenseBench) -> None:
+    """An inference-time defense that changes no answer is not there."""
+    if "inference" not in bench.spec.stages:
+        skip("not an inference-time defense")
+    scores, samples = bench.answers()
+    given = bench.defense().adapt_output(scores.clone(), samples)
+    require(not torch.equal(given, scores), "the scores are those of the undefended model")
+
+
+DEFENSE_CHECKS: tuple[Check, ...] = (
+    *PLUGIN_CHECKS,
+    *CONFIG_CHECKS,
+    stages_match_the_hooks,
+    global_generators_are_untouched,
+    composes_with_others,
+    training_loss_gives_gradients,
+    model_stays_useful,
+    data_are_kept,
+    answers_are_probabilities,
+    answer_depends_on_the_sample_only,
+    inference_is_switched_on,
+    weights_fit_a_rebuilt_model,
+    devices_are_not_mixed,
+)

@@ -1,0 +1,143 @@
+"""``mi report`` and ``mi compare``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from micore.cli.app import App
+from micore.errors import RunError, UsageError
+from micore.hookspecs import hookimpl
+from micore.registry import Registry
+from micore.runs import Run
+from micore.specs import DatasetSpec, ModalitySpec
+from tests.run_directories import NumberData, NumberModality, figures, make_run, manifest
+
+Mi = Callable[..., Result]
+
+
+class Plugin:
+    """Offers the modality and data of the runs."""
+
+    @hookimpl
+    def mi_modalities(self) -> list[ModalitySpec]:
+        return [ModalitySpec(name="numbers", target=f"{__name__}:NumberModality", summary="Numbers")]
+
+    @hookimpl
+    def mi_datasets(self) -> list[DatasetSpec]:
+        target = f"{__name__}:open_numbers"
+        return [DatasetSpec(name="numbers", target=target, summary="N", modality="numbers", licence="none")]
+
+
+def open_numbers(location: str | None, **options: Any) -> NumberData:
+    return NumberData(12)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path / "run", measurements=figures(per_case={"class-1": 0.5, "class-2": 0.25}))
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command line find the toy plugin only."""
+    assert NumberModality
+    registry = Registry.from_plugins({"toys": Plugin()})
+    monkeypatch.setattr(App, "plugins", property(lambda app: registry))
+
+
+@pytest.fixture
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(App, "plugins", property(lambda app: Registry()))
+
+
+def test_report_prints_markdown(mi: Mi, run: Run) -> None:
+    result = mi("report", str(run.directory))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("# Run run: how much does the target give away?")
+    assert result.stderr == ""
+
+
+def test_report_prints_json(mi: Mi, run: Run) -> None:
+    result = mi("report", str(run.directory), "--json")
+    assert json.loads(result.stdout)["schema"] == "micore.report/1"
+
+
+@pytest.mark.usefixtures("plugins")
+def test_report_writes_files(mi: Mi, run: Run, tmp_path: Path) -> None:
+    page, text = tmp_path / "out" / "a.html", tmp_path / "a.md"
+    result = mi("report", str(run.directory), "--html", str(page), "--markdown", str(text))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [f"wrote {page}", f"wrote {text}"]
+    assert "[[3.0], [3.0]]" in page.read_text()
+    assert "[300.0]" not in page.read_text()
+    assert text.read_text().startswith("# Run run")
+
+
+@pytest.mark.usefixtures("plugins")
+def test_report_shows_private_samples_only_when_asked(mi: Mi, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    assert mi("report", str(run.directory), "--html", str(page), "--show-private").exit_code == 0
+    assert "[300.0]" in page.read_text()
+
+
+@pytest.mark.usefixtures("plugins")
+def test_report_shows_no_private_samples_of_other_data(mi: Mi, tmp_path: Path) -> None:
+    content = manifest()
+    content["data"]["fingerprint"] = "other"
+    run, page = make_run(tmp_path / "run", content), tmp_path / "a.html"
+    result = mi("report", str(run.directory), "--html", str(page), "--show-private")
+    assert result.exit_code == 0
+    assert "the data set has changed since the run" in result.stderr
+    assert "[300.0]" not in page.read_text()
+
+
+@pytest.mark.usefixtures("no_plugins")
+def test_report_renders_without_modality_and_data(mi: Mi, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    result = mi("report", str(run.directory), "--html", str(page), "--show-private")
+    assert result.exit_code == 0
+    assert "the report shows no samples" in result.stderr
+    assert "the report shows no private samples" in result.stderr
+    assert "plugin of their modality is not installed" in page.read_text()
+
+
+@pytest.mark.usefixtures("no_plugins")
+def test_a_redacted_report_needs_no_plugin(mi: Mi, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    result = mi("report", str(run.directory), "--html", str(page), "--redact")
+    assert (result.exit_code, result.stderr) == (0, f"wrote {page}\n")
+    assert "numbers&#34;" not in page.read_text()
+    assert 'class="numbers"' not in page.read_text()
+
+
+def test_options_that_contradict_each_other(mi: Mi, run: Run, tmp_path: Path) -> None:
+    page = str(tmp_path / "a.html")
+    for options in (["--redact"], ["--show-private"], ["--html", page, "--redact", "--show-private"]):
+        assert mi("report", str(run.directory), *options).exit_code == UsageError.exit_code
+    assert not Path(page).exists()
+
+
+def test_a_directory_that_is_no_run(mi: Mi, tmp_path: Path, run: Run) -> None:
+    assert mi("report", str(tmp_path)).exit_code == RunError.exit_code
+    assert mi("compare", str(run.directory), str(tmp_path)).exit_code == RunError.exit_code
+
+
+def test_compare(mi: Mi, run: Run, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", measurements=figures(per_case={"class-1": 0.25, "class-2": 0.0}))
+    result = mi("compare", str(run.directory), str(other.directory))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("# Comparison of runs")
+    document = json.loads(mi("compare", str(run.directory), str(other.directory), "--json").stdout)
+    assert document["rows"][0]["entries"][1]["difference"] == -0.25
+
+
+def test_compare_needs_two_runs(mi: Mi, run: Run) -> None:
+    assert mi("compare", str(run.directory)).exit_code == UsageError.exit_code
+    assert mi("compare").exit_code == 2

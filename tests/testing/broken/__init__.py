@@ -1,0 +1,1 @@
+"""For every check, toys that it must reject: they test the tests."""

@@ -1,0 +1,54 @@
+"""The checks let good plugins pass and reject broken ones, each for its own reason."""
+
+from __future__ import annotations
+
+import pytest
+from broken import attacks, datasets, defenses, evaluators, modalities, models
+from toy_plugins import SPECS, good_registry, spec
+
+from micore.testing import checks_attack
+from micore.testing.check import CHECKS, check_name, check_plugin, open_bench, run_check
+from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS, PRESET_CHECKS
+from micore.testing.lab import Lab
+
+BROKEN = [
+    toy for module in (attacks, datasets, defenses, evaluators, modalities, models) for toy in module.broken
+]
+SHARED = {check_name(check) for check in (*PLUGIN_CHECKS, *CONFIG_CHECKS, *PRESET_CHECKS)}
+NEEDS_A_PACKAGE = "plugin-imports-without-torch"  # see test_package.py
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_good_toy_passes_everything(kind, lab):
+    report = check_plugin(kind, "toy", registry=good_registry(), lab=lab)
+    assert report.passed, report.text()
+    skipped = {row.check for row in report.rows if row.status == "skipped"}
+    assert skipped <= {NEEDS_A_PACKAGE}, report.text()
+
+
+@pytest.mark.parametrize("toy", BROKEN, ids=lambda toy: f"{toy.check}-{toy.implementation.__name__}")
+def test_broken_toy_is_rejected(toy, lab, monkeypatch):
+    monkeypatch.setattr(checks_attack, "SMOKE_SECONDS", 0.4 if toy.check == "smoke-is-quick" else 60)
+    registry = good_registry(**{toy.kind: spec(toy.kind, toy.implementation, **toy.changes)})
+    bench = open_bench(
+        registry.find(toy.kind, "toy"), registry, Lab(registry) if toy.kind == "modality" else lab
+    )
+    row = run_check(next(check for check in CHECKS[toy.kind][1] if check_name(check) == toy.check), bench)
+    assert row.status == "failed", row
+    assert toy.says in (row.reason or ""), row
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_every_check_has_a_broken_toy(kind):
+    wanted = {check_name(check) for check in CHECKS[kind][1]} - SHARED
+    assert wanted == {toy.check for toy in BROKEN if toy.kind == kind} - SHARED
+
+
+def test_every_shared_check_has_a_broken_toy():
+    assert {toy.check for toy in BROKEN} >= SHARED - {NEEDS_A_PACKAGE}
+
+
+def test_every_check_says_why_it_is_there():
+    for _, checks in CHECKS.values():
+        for check in checks:
+            assert (check.__doc__ or "").strip(), check
