@@ -74,11 +74,22 @@ class Finding:
     @property
     def reach(self) -> float | None:
         """How far the attack came from its highest floor (0) to the ceiling (1)."""
-        attack, floor = self.attack, self.highest_floor
-        ceiling = self.subjects.get(self.ceiling) if self.ceiling else None
-        if attack is None or floor is None or ceiling is None or not self._beyond(ceiling.value, floor.value):
+        attack, floor, ceiling = self.attack, self.highest_floor, self._ceiling
+        if attack is None or floor is None or ceiling is None or not self.ceiling_beyond_floor:
             return None
         return finite((attack.value - floor.value) / (ceiling.value - floor.value))
+
+    @property
+    def ceiling_beyond_floor(self) -> bool | None:
+        """Whether the evaluator tells real samples from none at all; None when a bound is missing."""
+        floor, ceiling = self.highest_floor, self._ceiling
+        if floor is None or ceiling is None:
+            return None
+        return self._beyond(ceiling.value, floor.value)
+
+    @property
+    def _ceiling(self) -> Measurement | None:
+        return self.subjects.get(self.ceiling) if self.ceiling else None
 
     @property
     def _near_edge(self) -> float | None:

@@ -134,6 +134,7 @@ def _result(item: Finding, is_main: bool) -> Document:
         "ceiling": item.ceiling,
         "beats_floor": item.beats_floor,
         "overlaps_floor": item.overlaps_floor,
+        "ceiling_beyond_floor": item.ceiling_beyond_floor,
         "reach": item.reach,
     }
 

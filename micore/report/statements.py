@@ -170,7 +170,18 @@ def _result_warnings(report: Document) -> Iterator[str]:
     judged = [row["cells"]["attack"] for row in rows if "attack" in row["cells"]]
     clusters = min((cell["clusters"] for cell in judged), default=None)
     if clusters is not None and clusters < 10:
-        yield f"Intervals rest on {plural(clusters, 'class', 'classes')}; below ten they are too narrow."
+        yield f"Figures rest on {plural(clusters, 'class', 'classes')}; below ten, intervals are too narrow."
+    yield from _row_warnings(rows)
+
+
+def _row_warnings(rows: Sequence[Document]) -> Iterator[str]:
+    for row in rows:
+        name = f"{row['name']} ({row['evaluator']})"
+        bounds = row["cells"].get("attack", {}).get("interval")
+        if bounds and bounds["low"] == bounds["high"]:
+            yield f"{name}: an interval without width claims more certainty than there is."
+        if row["ceiling_beyond_floor"] is False:
+            yield f"{name}: the ceiling is not beyond the floors, so it cannot tell leakage from none."
 
 
 def _judge_warnings(report: Document) -> Iterator[str]:
@@ -189,9 +200,9 @@ def _overlap_warnings(report: Document) -> Iterator[str]:
     if overlap is None:
         yield "Overlap of the adversary's data with the private data was not checked."
         return
-    for split, counts in overlap.items():
-        if split == "private" or not isinstance(counts, Mapping):
-            continue
+    splits = {name: counts for name, counts in overlap.items() if isinstance(counts, Mapping)}
+    splits.pop("private", None)
+    for split, counts in (splits or {"the public data": overlap}).items():
         hits = counts.get("equal", 0) + counts.get("near", 0)
         if hits:
             part = share(hits / counts["n"]) if counts.get("n") else "some"

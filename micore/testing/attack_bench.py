@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from micore.contracts import Case, Prepared, Reconstruction, Split
 from micore.errors import BudgetExceeded
 from micore.runs.preparation import public_split
-from micore.runtime import Checkpoints, Runtime
+from micore.runtime import Checkpoints, Random, Runtime
 from micore.target import Target
 from micore.testing.bench import TILE, Bench
 from micore.testing.counting import (
@@ -45,6 +46,23 @@ class OfferCounter(Checkpoints):
         self.offers += 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class WatchedRuntime(Runtime):
+    """A runtime that remembers for what random numbers were asked."""
+
+    draws: list[object] = field(default_factory=list)
+
+    def rng(self, *purpose: object) -> Random:
+        """Return a stream, and remember its purpose."""
+        self.draws.append(purpose)
+        return super().rng(*purpose)
+
+    def seeded(self, *purpose: object) -> AbstractContextManager[None]:
+        """Seed the global generators, and remember the purpose."""
+        self.draws.append(purpose)
+        return super().seeded(*purpose)
+
+
 @dataclass(kw_only=True)
 class Outcome:
     """What one run gave and did."""
@@ -58,6 +76,7 @@ class Outcome:
     target_changes: list[str] = field(default_factory=list)
     stream_changes: list[str] = field(default_factory=list)
     offers: int = 0
+    draws: Sequence[object] = ()
 
     def by_case(self) -> dict[str, Reconstruction]:
         """Return the reconstructions by case id."""
@@ -109,7 +128,12 @@ class AttackBench(Bench):
     ) -> Outcome:
         """Attack a fresh copy of the toy target; ``streams`` seeds the global generators."""
         module = self.lab.module(self.setting)
-        runtime = self.runtime(seed, device, tile).with_checkpoints(checkpoints or OfferCounter())
+        runtime = WatchedRuntime(
+            device=device or torch.device("cpu"),
+            seed=seed,
+            tile=tile,
+            checkpoints=checkpoints or OfferCounter(),
+        )
         outcome = Outcome(ledger=RecordingLedger(budget=budget or Budget()))
         target = Target(
             module, access=self.spec.access if access is None else access,
@@ -120,6 +144,7 @@ class AttackBench(Bench):
             before, random_before = condition(module), global_streams()
             self._attack(target, cases, prepared, runtime, outcome)
             outcome.target_changes = differences(before, condition(module))
+            outcome.draws = runtime.draws
             outcome.stream_changes = differences(random_before, global_streams())
         return outcome
 

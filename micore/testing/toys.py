@@ -113,7 +113,7 @@ class ToyOptions(Config):
 class ToyDataset:
     """Planted private, held-out and public grids (`contracts.Dataset`)."""
 
-    settings: ToyOptions = field(default_factory=lambda: ToyOptions())
+    settings: ToyOptions = field(default_factory=lambda: ToyOptions.model_validate({}))
     name: str = "toy-grids"
     modality: str = "toy"
 
@@ -282,7 +282,9 @@ def _grid_size(n_classes: int, input_spec: InputSpec) -> int:
 
 def toy_setting(*, size: int = 8, n_classes: int = 4, seed: int = 0) -> ToySetting:
     """Return the planted problem of grids."""
-    dataset = ToyDataset(settings=ToyOptions(size=size, n_classes=n_classes, seed=seed))
+    dataset = ToyDataset(
+        settings=ToyOptions.model_validate({"size": size, "n_classes": n_classes, "seed": seed})
+    )
     shape = dataset.input.shape
     return ToySetting(
         modality="toy",

@@ -258,7 +258,7 @@ def test_one_class_makes_the_wrong_label_no_floor(tmp_path: Path) -> None:
     everything(run)
     assert document(run)["results"]["rows"][0]["floors"] == []
     assert "one class" in warnings(run)
-    assert "Intervals rest on 1 class;" in warnings(run)
+    assert "Figures rest on 1 class;" in warnings(run)
     assert "No floor was measured" in warnings(run)
     assert "cannot be said" in document(run)["headline"]["verdict"]
 
@@ -322,6 +322,18 @@ def test_a_remote_targets_judge_cannot_be_checked(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", measurements=figures(), judges={"evaluator-model": judge})
     assert "could not be checked" in warnings(run)
     assert "could not be checked" in everything(run)
+
+
+def test_a_flat_count_of_overlap_is_warned_of(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", manifest(2, overlap={"equal": 3, "n": 30}))
+    assert "3 samples of the public data (10%)" in warnings(run)
+
+
+def test_a_ceiling_below_the_floor_and_a_point_are_warned_of(tmp_path: Path) -> None:
+    items = [measurement(bounds=(0.6, 0.6)), measurement("prior-samples", 0.5), measurement("holdout", 0.4)]
+    run = make_run(tmp_path / "run", measurements=items)
+    assert "interval without width" in warnings(run)
+    assert "the ceiling is not beyond the floors" in warnings(run)
 
 
 def test_another_modalitys_overlap_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -89,22 +89,22 @@ def test_perfect_and_mistaken_reconstructions(weights: str, private: Pictures) -
         subject("attack", private.samples, range(N_CLASSES)),
         subject("mistaken", private.samples, shifted),
     )
-    hit, miss = found["attack", "face_top1"], found["mistaken", "face_top1"]
+    hit, miss = found["attack", "face-top1"], found["mistaken", "face-top1"]
     assert (hit.value, miss.value) == (1.0, 0.0)
     assert (hit.n, hit.clusters, hit.direction) == (N_CLASSES * PER_CLASS, N_CLASSES, "up")
     assert hit.per_case == {f"class-{label}": 1.0 for label in range(N_CLASSES)}
     assert hit.interval is not None
     assert hit.interval.low < 1.0  # six classes cannot show certainty
-    assert found["attack", "face_distance"].value == pytest.approx(0.0, abs=1e-3)
-    assert found["mistaken", "face_distance"].value > found["attack", "face_distance"].value
-    assert found["attack", "face_verified"].value == 1.0
+    assert found["attack", "face-distance"].value == pytest.approx(0.0, abs=1e-3)
+    assert found["mistaken", "face-distance"].value > found["attack", "face-distance"].value
+    assert found["attack", "face-verified"].value == 1.0
     assert len(found) == 10
 
 
 def test_a_value_is_the_mean_over_classes(weights: str, private: Pictures) -> None:
     samples = private.samples.clone()
     samples[0] = private.samples[-1]  # one of three of class 0 shows somebody else
-    top1 = measure(weights, private, subject("attack", samples, range(N_CLASSES)))["attack", "face_top1"]
+    top1 = measure(weights, private, subject("attack", samples, range(N_CLASSES)))["attack", "face-top1"]
     assert top1.per_case["class-0"] == pytest.approx(2 / 3)
     assert top1.value == pytest.approx((2 / 3 + N_CLASSES - 1) / N_CLASSES)
 
@@ -118,9 +118,9 @@ def test_broken_samples_are_misses_and_said_so(weights: str, private: Pictures) 
     samples = private.samples.clone()
     samples[0] = torch.nan
     found = measure(weights, private, subject("attack", samples, range(N_CLASSES)))
-    assert found["attack", "face_top1"].per_case["class-0"] == pytest.approx(2 / 3)
-    assert found["attack", "face_distance"].n == N_CLASSES * PER_CLASS - 1
-    assert "1 samples" in found["attack", "face_distance"].notes[-1]
+    assert found["attack", "face-top1"].per_case["class-0"] == pytest.approx(2 / 3)
+    assert found["attack", "face-distance"].n == N_CLASSES * PER_CLASS - 1
+    assert "1 samples" in found["attack", "face-distance"].notes[-1]
 
 
 def test_it_is_an_evaluator(weights: str) -> None:

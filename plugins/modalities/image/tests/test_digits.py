@@ -29,7 +29,7 @@ def test_default_counts_and_contract(digits):
     }
     assert digits.classes == ("0", "1", "2", "3", "4")
     assert digits.split("public").labels is None
-    assert digits.input.shape == (1, 32, 32)
+    assert digits.input.shape == (1, 16, 16)
     assert digits.input.mean == digits.input.std == (0.5,)
     assert digits.modality == "image"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from micore.contracts import Case, Dataset
 from micore.errors import UsageError
 from micore.inputs import InputSpec
 from micore.runtime import Random
+
+if TYPE_CHECKING:
+    from micore.testing.setting import ToySetting
 
 _KEY = "images"
 
@@ -85,3 +88,9 @@ class ImageModality:
     def show(self, samples: Tensor, limit: int) -> str:
         """Return a self-contained HTML fragment that shows up to ``limit`` images."""
         return html(samples, limit)
+
+    def toy(self) -> ToySetting:
+        """Return the planted problem that conformance checks attack and defend."""
+        from mi_image.toy import image_toy
+
+        return image_toy()

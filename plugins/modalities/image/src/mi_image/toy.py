@@ -22,7 +22,7 @@ LARGER_INPUTS = (32, 64, 112, 224)
 
 
 def image_toy() -> ToySetting:
-    """Return grey images of 16 px with a bright spot at a place of each class; public ones have it anywhere."""
+    """Return grey images of 16 px with a bright spot at one place per class; the public ones anywhere."""
     dataset = _dataset()
     shape = dataset.input.shape
     return ToySetting(

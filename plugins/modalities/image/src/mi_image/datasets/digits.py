@@ -25,7 +25,7 @@ _LARGEST_VALUE = 16
 class DigitsOptions(DatasetOptions):
     """Options of ``digits``."""
 
-    size: int = Field(32, ge=8, le=256, description="Height and width in pixels, upscaled bilinearly from 8")
+    size: int = Field(16, ge=8, le=256, description="Height and width in pixels, upscaled bilinearly from 8")
     private: str = Field("0-4", description="Digits that the target is trained on")
     public: str = Field("5-9", description="Digits that the adversary has; may overlap with private")
     seed: int = Field(0, description="Seed of the split")
