@@ -47,13 +47,11 @@ def train(
     """
     registry = registry or Registry.discover()
     runtime = Runtime.create(device, precision, seed=seed, progress=progress or Progress())
-    bundle = _train(
+    return _train(
         registry, runtime, data=DataRequest.parse(data, data_options, data_root), model=use(model),
         training=make_config(TrainingConfig, training or {}, "training"), defenses=[use(text) for text in defenses],
+        output=Path(output) if output is not None else None,
     )  # fmt: skip
-    if output is not None:
-        bundle.save(Path(output))
-    return bundle
 
 
 def attack(

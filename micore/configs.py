@@ -37,9 +37,24 @@ def _parse_value(text: str) -> Any:
 
 
 def parse_use(text: str) -> tuple[str, dict[str, Any]]:
-    """Split ``name:key=value,key=value`` (a defense or evaluator with its config)."""
+    """Split ``[package:]name[:key=value,key=value]`` (a defense, evaluator or model with its config)."""
     name, _, rest = text.partition(":")
-    return name, parse_assignments(part for part in rest.split(",") if part)
+    second, _, after = rest.partition(":")
+    if second and "=" not in second:
+        name, rest = f"{name}:{second}", after
+    return name, parse_assignments(_split_outside_brackets(rest))
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    """Split at commas that are not inside a list or object."""
+    parts, depth = [""], 0
+    for char in text:
+        depth += (char in "[{") - (char in "]}")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part for part in parts if part]
 
 
 def make_config(kind: type[C], values: Mapping[str, Any], owner: str) -> C:

@@ -47,6 +47,20 @@ def _storage_hint(error: OSError) -> str:
     return "choose a place that can be written; nothing was half-written"
 
 
+def require_writable(path: Path) -> None:
+    """Check before long work that a file can be written later; nothing is made.
+
+    Raises: StorageError.
+    """
+    existing = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    if not existing.is_dir():
+        raise StorageError(f"cannot write {path}: {existing} is not a directory", hint="choose another place")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"cannot write {path}: {existing} is not writable", hint="choose a place that can be written"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically.
 

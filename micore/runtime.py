@@ -6,11 +6,13 @@ Everything that depends on the machine is asked of a `Runtime`; no other module 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from micore.artifacts import load_state, save_state
-from micore.errors import RuntimeUnavailable
+from micore.errors import RuntimeUnavailable, UsageError
+
+RANK_PATIENCE = timedelta(days=7)
+"""How long a rank waits for the others: the first one may train a prior for days."""
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHECKPOINT_VARIABLE = "MI_CHECKPOINT_SECONDS"
+CHECKPOINT_INTERVAL_S = 30.0
 DEVICES = "auto, cpu, cuda, cuda:1 or mps"
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -83,7 +90,7 @@ class Progress:
 class Checkpoints:
     """Keeps the state of one long piece of work on disk, so that a killed run goes on from it."""
 
-    def __init__(self, path: Path | None = None, interval_s: float = 30.0) -> None:
+    def __init__(self, path: Path | None = None, interval_s: float = CHECKPOINT_INTERVAL_S) -> None:
         self._path = path
         self.interval_s = interval_s
         self._last = time.monotonic()
@@ -133,8 +140,11 @@ class Runtime:
     ) -> Runtime:
         """Resolve what the user asked for; ranks come from the launcher.
 
+        The environment variable ``MI_CHECKPOINT_SECONDS`` sets the time between two checkpoints.
+
         Raises: RuntimeUnavailable when the device or precision is not there.
         """
+        others.setdefault("checkpoints", Checkpoints(interval_s=_checkpoint_interval()))
         rank, world, launched = _ranks()
         chosen = launched if launched is not None and device == "auto" else resolve_device(device)
         if precision not in PRECISIONS:
@@ -194,13 +204,28 @@ class Runtime:
         }  # fmt: skip
 
 
+def _checkpoint_interval() -> float:
+    """Read the seconds between two checkpoints from the environment; 0 saves at every step."""
+    text = os.environ.get(CHECKPOINT_VARIABLE, "").strip() or str(CHECKPOINT_INTERVAL_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageError(
+            f"{CHECKPOINT_VARIABLE}={text} is no number of seconds", hint="such as 30; 0 saves at every step"
+        )
+    return seconds
+
+
 def _ranks() -> tuple[int, int, torch.device | None]:
     """Ask accelerate, but only in a process that a launcher started (its import takes seconds)."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1, None
     from accelerate import PartialState
 
-    state = PartialState()
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes") or _best_device() == "cpu"
+    state = PartialState(cpu=on_cpu, timeout=RANK_PATIENCE)
     return state.process_index, state.num_processes, state.device
 
 

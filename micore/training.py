@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,17 +31,19 @@ def train(
     training: TrainingConfig | None = None,
     defenses: Sequence[PluginUse] = (),
     dataset: Dataset | None = None,
+    output: Path | None = None,
 ) -> Bundle:
     """Train a target on the private split and measure it on the held-out one.
 
-    The last epoch is kept; nothing is chosen by looking at held-out data.
+    The last epoch is kept; nothing is chosen by looking at held-out data. With ``output`` the bundle is
+    written there, and the last checkpoint is forgotten only then.
 
-    Raises: DataError, ModelError, ConfigError, UnknownNameError.
+    Raises: DataError, ModelError, ConfigError, UnknownNameError, StorageError.
     """
     dataset = dataset or data.open(registry)
     return train_on(
         registry, runtime, data=data, dataset=dataset, split=dataset.split("private"), classes=dataset.classes,
-        model=model, training=training or TrainingConfig(), defenses=defenses, role="classifier",
+        model=model, training=training or TrainingConfig(), defenses=defenses, role="classifier", output=output,
     )  # fmt: skip
 
 
@@ -56,6 +59,7 @@ def train_on(
     training: TrainingConfig,
     defenses: Sequence[PluginUse],
     role: str,
+    output: Path | None = None,
 ) -> Bundle:
     """Train a classifier of any role on a split whose first classes are the private ones."""
     started = time.monotonic()
@@ -71,8 +75,7 @@ def train_on(
     )  # fmt: skip
     trainer.fit()
     metrics = measure(trainer.module, adapter, dataset, split, runtime)
-    runtime.checkpoints.clear()
-    return Bundle(
+    bundle = Bundle(
         card=Card(
             role=role,
             modality=dataset.modality,
@@ -90,7 +93,12 @@ def train_on(
             versions=versions(),
         ),
         weights={name: tensor.detach().cpu() for name, tensor in trainer.module.state_dict().items()},
+        source=str(output or ""),
     )
+    if output is not None:
+        bundle.save(output)
+    runtime.checkpoints.clear()
+    return bundle
 
 
 def _checkpoints(
@@ -100,7 +108,7 @@ def _checkpoints(
     uses = [[use.name, dict(use.config)] for use in (model, *defenses)]
     settings = [runtime.seed, runtime.precision, runtime.device.type, role]
     key = digest(dataset.fingerprint, uses, training.model_dump(), settings)
-    return Checkpoints(cache() / "training" / f"{key}.safetensors")
+    return Checkpoints(cache() / "training" / f"{key}.safetensors", runtime.checkpoints.interval_s)
 
 
 def measure(

@@ -36,6 +36,7 @@ environment variable that its help names. These variables have no option:
 | variable | meaning |
 |---|---|
 | `MI_HOME` | Directory for what outlives a run. Default: the user's XDG directories. |
+| `MI_CHECKPOINT_SECONDS` | Seconds between two checkpoints of a training. Default: 30; 0: one at every step. |
 | `MI_DISABLED_PLUGINS` | Names of plugins to leave out, separated by commas. |
 | `MI_STRICT_PLUGINS` | `1`: any broken plugin is an error. |
 | `MI_FACE_DESCRIPTOR` | Weights of the evaluator `face-descriptor`. |

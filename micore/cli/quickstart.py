@@ -12,7 +12,7 @@ from micore.cli.app import App
 @click.command()
 @click.option("-o", "--output", default="runs/quickstart", type=click.Path(path_type=Path, file_okay=False), help="Where to write.")
 @click.option("--data", default="digits", metavar="NAME", help="A bundled data set.")
-@click.option("--attack", "plugin", default="plmi", metavar="NAME", help="The attack.")
+@click.option("--plugin", default="plmi", metavar="NAME", help="The attack.")
 @click.option("--model", default="small-cnn", metavar="NAME", help="The target's architecture.")
 @click.option("--preset", default="default", help="Settings of the attack.")
 @click.option("--device", default="auto", metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")
@@ -38,7 +38,7 @@ def command(app: App, output: Path, data: str, plugin: str, model: str, preset: 
     if not target.exists():
         app.say(f"training the target: {model} on {data}")
         runtime = Runtime.create(device, seed=seed, progress=app.progress())
-        train(app.registry, runtime, data=DataRequest.parse(data), model=PluginUse(name=model)).save(target)
+        train(app.registry, runtime, data=DataRequest.parse(data), model=PluginUse(name=model), output=target)
     app.result(describe(target, dict(Bundle.load(target).card.metrics)))
     app.say(f"attacking it: {plugin}")
     if (directory / "run.json").exists():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,10 +20,12 @@ INTERNAL_ERROR = 70
 def guarded(ctx: click.Context) -> Iterator[None]:
     """Turn what a command raises into messages on stderr and an exit code.
 
-    click keeps what is its own: usage errors, exits, and a pipe that the reader closed.
+    SIGTERM, which schedulers send, interrupts as Ctrl-C does. click keeps what is its own: usage
+    errors, exits, and a pipe that the reader closed.
     """
     try:
-        yield
+        with _terminable():
+            yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except MiError as error:
@@ -33,6 +37,20 @@ def guarded(ctx: click.Context) -> Iterator[None]:
             raise
         line = " ".join(f"internal error: {type(error).__name__}: {error}".split())
         _end(ctx, error, INTERNAL_ERROR, line, "-v shows the traceback; please report it")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, unless the process was told to do something else with it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end(ctx: click.Context, error: BaseException, code: int, message: str, hint: str | None) -> None:

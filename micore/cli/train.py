@@ -32,21 +32,23 @@ def command(
     """
     from micore.configs import make_config, parse_assignments
     from micore.errors import UsageError
+    from micore.files import require_writable
     from micore.kit.training import TrainingConfig
     from micore.runtime import Runtime
     from micore.training import train
 
     if output.exists() and not force:
         raise UsageError(f"{output} exists already", hint="--force replaces it")
+    require_writable(output)
     request = data_request(data, data_root, data_options)
     if request is None:
         raise UsageError("no data set", hint="give --data")
     runtime = Runtime.create(device, precision, compiled=compiled, seed=seed, progress=app.progress())
     training = make_config(TrainingConfig, parse_assignments(parameters), "training")
     bundle = train(
-        app.registry, runtime, data=request, model=uses([model])[0], training=training, defenses=uses(defenses)
-    )
-    bundle.save(output)
+        app.registry, runtime, data=request, model=uses([model])[0], training=training, defenses=uses(defenses),
+        output=output,
+    )  # fmt: skip
     if as_json:
         app.json(bundle.card.to_dict())
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -57,10 +57,12 @@ class WatchedRuntime(Runtime):
         self.draws.append(purpose)
         return super().rng(*purpose)
 
-    def seeded(self, *purpose: object) -> AbstractContextManager[None]:
+    @contextmanager
+    def seeded(self, *purpose: object) -> Iterator[None]:
         """Seed the global generators, and remember the purpose."""
         self.draws.append(purpose)
-        return super().seeded(*purpose)
+        with super().seeded(*purpose):
+            yield
 
 
 @dataclass(kw_only=True)
@@ -148,9 +150,7 @@ class AttackBench(Bench):
             outcome.stream_changes = differences(random_before, global_streams())
         return outcome
 
-    def _attack(
-        self, target: Target, cases: Sequence[Case], prepared: Any, runtime: Runtime, outcome: Outcome
-    ) -> None:
+    def _attack(self, target: Target, cases: Sequence[Case], prepared: Any, runtime: Runtime, outcome: Outcome) -> None:
         """Prepare and run; a spent budget is an outcome, other errors are the attack's."""
         wall, processor = time.perf_counter(), time.process_time()
         attack = self.kind(self.config)

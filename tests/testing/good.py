@@ -157,9 +157,7 @@ class ToyNetwork(nn.Module):
 
     def __init__(self, n_classes, size):
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()
-        )
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
         self.head = nn.Linear(4 * size**2, n_classes)
 
     def forward(self, inputs):

@@ -11,9 +11,7 @@ from micore.testing.check import CHECKS, check_name, check_plugin, open_bench, r
 from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS, PRESET_CHECKS
 from micore.testing.lab import Lab
 
-BROKEN = [
-    toy for module in (attacks, datasets, defenses, evaluators, modalities, models) for toy in module.broken
-]
+BROKEN = [toy for module in (attacks, datasets, defenses, evaluators, modalities, models) for toy in module.broken]
 SHARED = {check_name(check) for check in (*PLUGIN_CHECKS, *CONFIG_CHECKS, *PRESET_CHECKS)}
 NEEDS_A_PACKAGE = "plugin-imports-without-torch"  # see test_package.py
 
@@ -30,9 +28,7 @@ def test_good_toy_passes_everything(kind, lab):
 def test_broken_toy_is_rejected(toy, lab, monkeypatch):
     monkeypatch.setattr(checks_attack, "SMOKE_SECONDS", 0.4 if toy.check == "smoke-is-quick" else 60)
     registry = good_registry(**{toy.kind: spec(toy.kind, toy.implementation, **toy.changes)})
-    bench = open_bench(
-        registry.find(toy.kind, "toy"), registry, Lab(registry) if toy.kind == "modality" else lab
-    )
+    bench = open_bench(registry.find(toy.kind, "toy"), registry, Lab(registry) if toy.kind == "modality" else lab)
     row = run_check(next(check for check in CHECKS[toy.kind][1] if check_name(check) == toy.check), bench)
     assert row.status == "failed", row
     assert toy.says in (row.reason or ""), row

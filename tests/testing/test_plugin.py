@@ -85,7 +85,5 @@ class TestCheckCommand:
         assert "--kind" in mi_cli("check", "toy", code=2).stderr
 
     def test_options(self, mi_cli):
-        assert (
-            "unknown option" not in mi_cli("check", "toy", "--kind", "defense", "-p", "temperature=3").stderr
-        )
+        assert "unknown option" not in mi_cli("check", "toy", "--kind", "defense", "-p", "temperature=3").stderr
         assert mi_cli("check", "toy", "--kind", "defense", "-p", "temprature=3", code=3).stdout == ""

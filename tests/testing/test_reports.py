@@ -7,8 +7,10 @@ import json
 import pytest
 import torch
 from broken.models import fails_anyhow
+from good import GoodAttack
 from toy_plugins import good_registry, spec
 
+from micore.contracts import Prepared
 from micore.errors import AccessDenied, BudgetExceeded, PluginError, UnknownNameError
 from micore.kit.features import features_and_logits
 from micore.testing.check import check_plugin, parametrize_checks
@@ -123,3 +125,25 @@ def test_gradients_of_parameters_are_counted():
     weight = next(target.module.inner.parameters()).requires_grad_(True)
     torch.autograd.grad(target.module(torch.rand(3, 1, 8, 8)).sum(), weight)
     assert target.ledger.total.gradients == 3
+
+
+def test_an_attack_without_randomness_need_not_depend_on_the_seed(lab):
+    registry = good_registry(attack=spec("attack", Deterministic))
+    report = check_plugin("attack", "toy", registry=registry, lab=lab)
+    assert report.passed, report.text()
+    assert "draws no random numbers" in report.text()
+
+
+class Deterministic(GoodAttack):
+    """Start from the mean of all public data; no paper, it is a toy."""
+
+    def prepare(self, target, public, runtime):
+        return Prepared(state={"mean": public.take(range(len(public))).mean(dim=0)})
+
+    def run(self, target, cases, prepared, runtime):
+        for case in cases:
+            with target.ledger.owned_by([case.id]):
+                yield self.search(target, case, prepared.state["mean"].to(runtime.device), runtime)
+
+    def start(self, case, prior, runtime):
+        return prior.expand(self.config.restarts, -1, -1, -1)

@@ -261,9 +261,7 @@ class ChangesPreparation(GoodAttack):
 @broken("interrupted-preparation-resumes", says="differs")
 class ForgetsProgress(GoodAttack):
     def prepare(self, target, public, runtime):
-        return Prepared(
-            state={"mean": super().prepare(target, public, runtime).state["mean"] + self._late(runtime)}
-        )
+        return Prepared(state={"mean": super().prepare(target, public, runtime).state["mean"] + self._late(runtime)})
 
     @staticmethod
     def _late(runtime):

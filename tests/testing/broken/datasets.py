@@ -119,9 +119,7 @@ class FingerprintsName(ToyDataset):
 @broken("unknown-option-is-refused", says="accepted")
 def ignores_options(location, **options):
     """Open it."""
-    return ToyDataset(
-        settings=ToyOptions(**{k: v for k, v in options.items() if k in ToyOptions.model_fields})
-    )
+    return ToyDataset(settings=ToyOptions(**{k: v for k, v in options.items() if k in ToyOptions.model_fields}))
 
 
 @broken("global-generators-are-untouched", says="numpy")

@@ -98,9 +98,7 @@ class HidesScale(ToyNetwork):
 class HasNoLinear(ToyNetwork):
     def __init__(self, n_classes, size):
         super().__init__(n_classes, size)
-        self.head = nn.Sequential(
-            nn.Unflatten(1, (4, size, size)), nn.Conv2d(4, n_classes, size), nn.Flatten()
-        )
+        self.head = nn.Sequential(nn.Unflatten(1, (4, size, size)), nn.Conv2d(4, n_classes, size), nn.Flatten())
 
 
 @model("devices-are-not-mixed", says="device")

@@ -1,0 +1,116 @@
+"""What is stopped in the middle goes on, and gives what it would have given."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from micore.artifacts import Bundle
+from tests.e2e.conftest import SMALL, leftovers
+from tests.e2e.outcomes import events, manifest, outcome, recovered
+
+EVERY_STEP = {"MI_CHECKPOINT_SECONDS": "0"}
+LONG_PREPARE = ("-p", "iterations=150")
+LONG_SEARCH = ("-p", "steps=60", "--batch", "1")
+
+
+@pytest.fixture(scope="session")
+def _places(tmp_path_factory):
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+@pytest.fixture(scope="session")
+def whole(attack_arguments, _places):
+    """Return the uninterrupted run with further options, made once."""
+    from tests.e2e.conftest import call
+
+    def run(*options):
+        directory = _places / "-".join(options)
+        if not directory.exists():
+            result = call(_places / "home", *attack_arguments, *options, "-o", directory)
+            assert result.exit_code == 0, result.output
+        return directory
+
+    return run
+
+
+def a_file(directory, pattern):
+    """Return what tells whether a file of this name is there."""
+    return lambda: any(directory.glob(pattern))
+
+
+def test_killed_in_the_preparation(shell, home, attack_arguments, whole, tmp_path):
+    run = tmp_path / "run"
+    process = shell.start(*attack_arguments, *LONG_PREPARE, "-o", run, env=EVERY_STEP)
+    shell.kill(process, a_file(home, "cache/prepared/*/checkpoint.safetensors"))
+    assert manifest(run)["status"] == "preparing"
+    assert not list(home.glob("cache/prepared/*/prepared.safetensors"))
+    resumed = shell.run("resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not list(home.glob("cache/prepared/*/checkpoint.safetensors"))
+    assert outcome(run) == outcome(whole(*LONG_PREPARE))
+
+
+def test_killed_between_cases(shell, attack_arguments, whole, tmp_path):
+    run = tmp_path / "run"
+    process = shell.start(*attack_arguments, *LONG_SEARCH, "-o", run)
+    shell.kill(process, a_file(run, "cases/class-0.safetensors"))
+    assert manifest(run)["status"] == "attacking"
+    assert len(list(run.glob("cases/*.safetensors"))) < 5
+    (run / "cases" / ".class-1.safetensors.123.part").write_bytes(b"half")
+    resumed = shell.run("resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not leftovers(run)
+    assert [event["id"] for event in events(run) if event["event"] == "case"].count("class-0") == 1
+    assert outcome(run) == outcome(whole(*LONG_SEARCH))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_between_cases(shell, attack_arguments, whole, tmp_path, how):
+    run = tmp_path / "run"
+    process = shell.start(*attack_arguments, *LONG_SEARCH, "-o", run)
+    stopped = shell.stop(process, a_file(run, "cases/class-0.safetensors"), how)
+    assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stdout == ""
+    error, hint = stopped.stderr.splitlines()[-2:]
+    assert error.startswith("error: interrupted")
+    assert hint == f"hint: `mi resume {run}` continues"
+    assert manifest(run)["status"] == "interrupted"
+    assert not leftovers(run)
+    resumed = shell.run("resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert recovered(run)[0][0] == recovered(whole(*LONG_SEARCH))[0][0]
+    assert recovered(run)[1] == recovered(whole(*LONG_SEARCH))[1]
+    assert manifest(run)["ledger"]["total"]["queries"] >= manifest(whole(*LONG_SEARCH))["ledger"]["total"]["queries"]
+
+
+def test_interrupted_in_the_preparation(shell, home, attack_arguments, whole, tmp_path):
+    run = tmp_path / "run"
+    process = shell.start(*attack_arguments, *LONG_PREPARE, "-o", run, env=EVERY_STEP)
+    stopped = shell.stop(process, a_file(home, "cache/prepared/*/checkpoint.safetensors"), signal.SIGINT)
+    assert stopped.returncode == 130, stopped.stderr
+    assert manifest(run)["status"] == "interrupted"
+    assert not leftovers(run, home)
+    resumed = shell.run("resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(run) == outcome(whole(*LONG_PREPARE))
+
+
+def test_a_killed_training_goes_on(shell, home, tmp_path, mi):
+    arguments = ("train", *SMALL, "--model", "small-cnn", "-p", "epochs=5", "-o")
+    expected = tmp_path / "expected.safetensors"
+    assert mi(*arguments, expected).exit_code == 0
+    assert not list(home.glob("cache/training/*"))
+    bundle = tmp_path / "bundle.safetensors"
+    process = shell.start(*arguments, bundle, env=EVERY_STEP)
+    shell.kill(process, a_file(home, "cache/training/*.safetensors"))
+    assert not bundle.exists()
+    (checkpoint,) = home.glob("cache/training/*.safetensors")
+    before = checkpoint.stat().st_mtime_ns
+    again = shell.run(*arguments, bundle, env={"MI_CHECKPOINT_SECONDS": "1000"})
+    assert again.returncode == 0, again.stderr
+    assert before
+    assert not checkpoint.exists()
+    assert Bundle.load(bundle).fingerprint == Bundle.load(expected).fingerprint
+    assert Bundle.load(bundle).card.metrics == Bundle.load(expected).card.metrics
