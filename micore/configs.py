@@ -87,4 +87,5 @@ def preset_config(kind: Any, preset: str, values: Mapping[str, Any], owner: str)
         matches = difflib.get_close_matches(preset, presets, n=1)
         guess = f"did you mean {matches[0]}? " if matches else ""
         raise ConfigError(f"{owner} has no preset {preset!r}", hint=guess + "presets: " + ", ".join(presets))
-    return make_config(kind.Config, {**presets[preset], **values}, owner)
+    config: Config = make_config(kind.Config, {**presets[preset], **values}, owner)
+    return config

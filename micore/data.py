@@ -11,7 +11,6 @@ from micore.contracts import Dataset
 from micore.errors import DataError
 from micore.registry import Registry
 
-
 ROOT_OPTION = "data_root"
 """The option that names a place of this machine: kept in runs, which resume here, never in bundles."""
 

@@ -43,7 +43,9 @@ def test_train_returns_and_writes_the_bundle(plugins, target):
 
 def test_train_writes_nothing_without_a_place(plugins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    bundle = api.train(data="grids", model="conv", data_options=toys.SMALL, training=TRAINING, device="cpu", registry=plugins)
+    bundle = api.train(
+        data="grids", model="conv", data_options=toys.SMALL, training=TRAINING, device="cpu", registry=plugins
+    )
     assert bundle.card.model.name == "conv"
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="training has no option 'epoch'"):
@@ -54,10 +56,10 @@ def test_attack_evaluate_resume_compare(plugins, target, tmp_path):
     run = api.attack(
         "scripted", model=target, classes="0,1", output=tmp_path / "run", access="white-box",
         budget_queries=10, preset="smoke", options={"restarts": 3}, evaluators=["mean"], device="cpu", registry=plugins,
-        data="grids", data_options=toys.SMALL, data_root=tmp_path,
+        data="grids", data_options=toys.SMALL,
     )  # fmt: skip
     assert isinstance(problem(run), BudgetExceeded)
-    assert run.manifest["request"]["data"]["options"]["data_root"] == str(tmp_path)
+    assert run.manifest["request"]["data"] == {"uri": "grids", "options": toys.SMALL}
     with pytest.raises(UsageError, match="must be positive"):
         api.attack("scripted", model=target, budget_seconds=0, registry=plugins)
 

@@ -31,7 +31,9 @@ CARD = Card(
     defenses=(PluginUse(name="half", config={"factor": 0.5}),), metrics={"holdout_accuracy": 0.5}, seed=3,
     versions={"torch": "2"},
 )  # fmt: skip
-BUNDLE = Bundle(card=CARD, weights={"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(4), "e": torch.zeros(0)})
+BUNDLE = Bundle(
+    card=CARD, weights={"w": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(4), "e": torch.zeros(0)}
+)
 
 
 def test_a_bundle_round_trip(tmp_path):
@@ -143,7 +145,9 @@ def test_a_pickle_by_another_name_is_no_safetensors_file(tmp_path):
 
 
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(st.one_of(st.text(max_size=5), st.integers()), inner, max_size=3),
@@ -183,7 +187,7 @@ def test_an_optimizer_state_comes_back_with_its_integer_keys(tmp_path):
 
 
 def test_a_state_that_cannot_be_written_says_where(tmp_path):
-    with pytest.raises(TypeError, match="not set .at /a/0"):
+    with pytest.raises(TypeError, match=r"not set .at /a/0"):
         save_state(tmp_path / "f", {"a": [{1}]})
 
 

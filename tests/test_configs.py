@@ -43,7 +43,9 @@ def test_a_use_has_a_name_and_perhaps_a_config():
     assert parse_use("half:") == ("half", {})
     assert parse_use("half:factor=0.5,mode=a") == ("half", {"factor": 0.5, "mode": "a"})
     with pytest.raises(ConfigError, match="'factor' is not"):
-        parse_use("half:factor")
+        parse_use("half:mode=a,factor")
+    assert parse_use("mi-defense-half:half") == ("mi-defense-half:half", {})
+    assert parse_use("mi-defense-half:half:factor=[1,2],b={}") == ("mi-defense-half:half", {"factor": [1, 2], "b": {}})
 
 
 def test_a_config_is_built():

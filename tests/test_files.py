@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from micore import files
 from micore.errors import RunError, StorageError
-from micore.files import atomic_path, digest, file_digest, read_json, safe_name, write_json, write_text
+from micore.files import (
+    atomic_path,
+    digest,
+    file_digest,
+    read_json,
+    require_writable,
+    safe_name,
+    write_json,
+    write_text,
+)
 
 NAMES = st.text(max_size=80)
 
@@ -42,7 +51,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, where, old):
 def test_a_write_that_breaks_half_way_leaves_what_was_there(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(StorageError, match="cannot write"), atomic_path(path) as temporary:
+    with pytest.raises(StorageError, match="cannot write"), atomic_path(path) as temporary:  # noqa: PT012
         temporary.write_bytes(b"ne")
         raise OSError(errno.EIO, "I/O error")
     assert path.read_bytes() == b"old"
@@ -51,7 +60,7 @@ def test_a_write_that_breaks_half_way_leaves_what_was_there(tmp_path):
 
 def test_other_errors_and_interruptions_pass_and_leave_nothing(tmp_path):
     for error in (ValueError("mine"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), atomic_path(tmp_path / "file") as temporary:
+        with pytest.raises(type(error)), atomic_path(tmp_path / "file") as temporary:  # noqa: PT012
             temporary.write_bytes(b"half")
             raise error
     assert os.listdir(tmp_path) == []
@@ -88,6 +97,17 @@ def test_a_read_only_directory_keeps_the_old_file(tmp_path, monkeypatch):
 def test_an_error_without_a_text_still_says_something(tmp_path):
     with pytest.raises(StorageError, match="odd"), atomic_path(tmp_path / "file"):
         raise OSError("odd")
+
+
+def test_a_place_can_be_checked_before_long_work(tmp_path, monkeypatch):
+    require_writable(tmp_path / "deep" / "er" / "file")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="is not a directory"):
+        require_writable(tmp_path / "file" / "below")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StorageError, match="is not writable"):
+        require_writable(tmp_path / "new")
 
 
 def test_json_round_trip(tmp_path):

@@ -61,7 +61,9 @@ def test_an_architecture_takes_its_arguments_and_its_defenses_structure(plugins)
     plain = build_network(plugins, PluginUse(name="mlp", config={"width": 5}), 4, SPEC, [])
     assert plain(torch.zeros(2, 1, 4, 4)).shape == (2, 4)
     assert plain[1].out_features == 5
-    defended = build_network(plugins, PluginUse(name="mlp"), 4, SPEC, load_defenses(plugins, [PluginUse(name="tail")], "toy"))
+    defended = build_network(
+        plugins, PluginUse(name="mlp"), 4, SPEC, load_defenses(plugins, [PluginUse(name="tail")], "toy")
+    )
     assert isinstance(defended[1], nn.Linear)
 
 
@@ -98,7 +100,7 @@ def test_a_bundle_is_restored_with_its_defenses(plugins, bundle):
     ],
 )
 def test_weights_that_do_not_fit(plugins, bundle, change):
-    with pytest.raises(ModelError, match="^somewhere: weights do not fit architecture '(conv|mlp)'") as caught:
+    with pytest.raises(ModelError, match=r"^somewhere: weights do not fit architecture '(conv|mlp)'") as caught:
         restore_network(plugins, replace(change(bundle), source="somewhere"))
     assert "\n" not in str(caught.value)
 

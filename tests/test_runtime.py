@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from micore import runtime as module
-from micore.errors import RunError, RuntimeUnavailable
+from micore.errors import RunError, RuntimeUnavailable, UsageError
 from micore.runtime import Checkpoints, Progress, Random, Runtime, derive_seed, resolve_device
 from micore.testing.devices import pretend_accelerator
 
@@ -88,7 +88,7 @@ def test_seeded_restores_the_global_stream_even_after_an_error(global_stream):
     with runtime.seeded("x"):
         first = torch.rand(3)
     assert torch.equal(torch.get_rng_state(), global_stream)
-    with pytest.raises(ValueError, match="inside"), runtime.seeded("x"):
+    with pytest.raises(ValueError, match="inside"), runtime.seeded("x"):  # noqa: PT012
         assert torch.equal(torch.rand(3), first)
         raise ValueError("inside")
     assert torch.equal(torch.get_rng_state(), global_stream)
@@ -167,10 +167,14 @@ def test_precisions():
 
 
 def test_the_launcher_says_which_rank_this_is(monkeypatch):
-    waited = []
+    waited, started = [], []
+    monkeypatch.setattr(module, "_best_device", lambda: "cpu")
 
     class State:
         process_index, num_processes, device = 2, 4, torch.device("cpu")
+
+        def __init__(self, cpu=False, timeout=None):
+            started.append(cpu)
 
         def wait_for_everyone(self):
             waited.append(True)
@@ -181,9 +185,14 @@ def test_the_launcher_says_which_rank_this_is(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     runtime = Runtime.create("auto")
     assert (runtime.rank, runtime.world, runtime.device) == (2, 4, torch.device("cpu"))
+    assert started == [True]
     runtime.barrier()
     assert waited
     monkeypatch.setattr(module, "_best_device", lambda: "mps")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    Runtime.create("auto")
+    assert started[-1] is True
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
     assert Runtime.create("auto").device == torch.device("cpu"), "the launcher's device goes before the best one"
 
 
@@ -221,6 +230,16 @@ def test_checkpoints_without_a_place_keep_nothing():
     checkpoints.offer(lambda: pytest.fail("must not be asked"))
     assert checkpoints.load() is None
     checkpoints.clear()
+
+
+def test_the_environment_says_how_often(monkeypatch):
+    assert Runtime.create("cpu").checkpoints.interval_s == module.CHECKPOINT_INTERVAL_S
+    monkeypatch.setenv(module.CHECKPOINT_VARIABLE, "1.5")
+    assert Runtime.create("cpu").checkpoints.interval_s == 1.5
+    for text in ("soon", "-1", "inf", "nan"):
+        monkeypatch.setenv(module.CHECKPOINT_VARIABLE, text)
+        with pytest.raises(UsageError, match=f"{text} is no number of seconds"):
+            Runtime.create("cpu")
 
 
 def test_checkpoints_are_kept_until_cleared(tmp_path):

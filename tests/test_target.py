@@ -171,6 +171,18 @@ def test_queries_and_gradients_are_counted_per_sample():
     assert target.ledger.total == Spending(10, 8)
 
 
+def test_gradients_of_features_and_of_parameters_are_counted_too():
+    target = make()
+    caught = []
+    target.module.inner[1].register_forward_hook(lambda _, __, output: caught.append(output))
+    target.module(samples(3).requires_grad_())
+    caught[-1].sum().backward()
+    assert target.ledger.total == Spending(3, 3)
+    target.module.inner[3].weight.requires_grad_(True)
+    target.module(samples(2)).sum().backward()
+    assert target.ledger.total == Spending(5, 5)
+
+
 def test_scores_carry_no_gradient():
     target = make(Access.SCORES)
     assert not target.scores(samples().requires_grad_()).requires_grad
@@ -199,5 +211,3 @@ def test_what_was_granted_and_used_is_described():
     assert describe_access(target) == {"granted": "scores", "used": None}
     target.labels(samples())
     assert describe_access(target) == {"granted": "scores", "used": "label"}
-
-

@@ -95,7 +95,7 @@ def test_an_unknown_model_is_named(plugins):
 
 def test_a_killed_training_goes_on_and_gives_the_same_model(plugins, own_home, monkeypatch):
     whole = toys.toy_bundle(plugins)
-    monkeypatch.setattr(module, "Checkpoints", lambda path: Checkpoints(path, interval_s=0))
+    monkeypatch.setattr(module, "Checkpoints", lambda path, interval_s: Checkpoints(path, interval_s=0))
     seen = []
 
     class Killing:
@@ -113,7 +113,8 @@ def test_a_killed_training_goes_on_and_gives_the_same_model(plugins, own_home, m
 
     resumed = False
     runtime = Runtime.create("cpu", progress=Killing())
-    arguments = {"data": DataRequest.parse("grids", toys.SMALL), "model": PluginUse(name="conv"), "training": toys.QUICK}
+    data = DataRequest.parse("grids", toys.SMALL)
+    arguments = {"data": data, "model": PluginUse(name="conv"), "training": toys.QUICK}
     with pytest.raises(KeyboardInterrupt):
         train(plugins, runtime, **arguments)
     assert len(list((cache() / "training").iterdir())) == 1

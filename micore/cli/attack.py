@@ -17,7 +17,7 @@ from micore.cli.outcome import finish
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Run directory. [default: runs/...]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_obj
-def command(app: App, output: Path | None, as_json: bool, **options: Any) -> None:
+def command(app: App, /, output: Path | None, as_json: bool, **options: Any) -> None:
     """Attack a target, judge what was recovered, and write a report.
 
     Everything goes into one run directory. A run that is killed continues with `mi resume`.

@@ -40,7 +40,7 @@ def command(
         trust_pickle=trust_pickle,
     )  # fmt: skip
     bundle.save(output)
-    app.result(describe(output, dict(bundle.card.metrics)))
+    app.result(describe(output, bundle.card.metrics))
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

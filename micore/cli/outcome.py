@@ -31,7 +31,7 @@ def summary(measurements: list[Measurement]) -> list[tuple[str, ...]]:
     from micore.runs.subjects import ATTACK, CEILING, PRIOR_SAMPLES
 
     found = {(item.name, item.evaluator, item.subject): item for item in measurements}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (name, evaluator, subject), item in found.items():
         if subject != ATTACK:
             continue

@@ -14,7 +14,7 @@ from micore.cli.options import attack_options, attack_request
 @attack_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_obj
-def command(app: App, as_json: bool, **options: Any) -> None:
+def command(app: App, /, as_json: bool, **options: Any) -> None:
     """Tell what an attack would need and cost, without running it.
 
     Everything is checked as `mi attack` would check it. The time is the target's share, from a short

@@ -39,7 +39,7 @@ def command(app: App, output: Path, data: str, plugin: str, model: str, preset: 
         app.say(f"training the target: {model} on {data}")
         runtime = Runtime.create(device, seed=seed, progress=app.progress())
         train(app.registry, runtime, data=DataRequest.parse(data), model=PluginUse(name=model), output=target)
-    app.result(describe(target, dict(Bundle.load(target).card.metrics)))
+    app.result(describe(target, Bundle.load(target).card.metrics))
     app.say(f"attacking it: {plugin}")
     if (directory / "run.json").exists():
         run: Run = resume(app.registry, directory, progress=app.progress())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -55,7 +57,7 @@ def command(
         app.result(describe(output, bundle.card.metrics))
 
 
-def describe(path: Path, metrics: dict[str, float]) -> str:
+def describe(path: Path, metrics: Mapping[str, Any]) -> str:
     """Say in a line what was trained."""
     accuracy = metrics.get("holdout_accuracy")
     if accuracy is None:

@@ -123,7 +123,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             with self.runtime.autocast():
                 loss = self.loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if self.config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
             self.optimizer.step()

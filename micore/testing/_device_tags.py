@@ -64,13 +64,13 @@ class DeviceTags:
         if device == CPU:
             self._tags.pop(storage._cdata, None)
         else:
-            self._tags[storage._cdata] = (StorageWeakRef(storage), device)  # type: ignore[no-untyped-call]
+            self._tags[storage._cdata] = (StorageWeakRef(storage), device)
         self._writes += 1
         if self._writes % PURGE_EVERY == 0:
             self._purge()
 
     def _purge(self) -> None:
-        alive = ((key, entry) for key, entry in self._tags.items() if not entry[0].expired())  # type: ignore[no-untyped-call]
+        alive = ((key, entry) for key, entry in self._tags.items() if not entry[0].expired())
         self._tags = dict(alive)
 
     def share_storage(self, one: Tensor, others: Iterable[Tensor]) -> bool:

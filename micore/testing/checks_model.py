@@ -99,7 +99,7 @@ def gradients_flow(bench: ModelBench) -> None:
     """White-box attacks follow the gradient of the input, training that of the parameters."""
     module, inputs = bench.build().train(), bench.inputs().requires_grad_(True)
     with bench.runtime().seeded("training"):
-        functional.cross_entropy(module(inputs), torch.arange(BATCH) % N_CLASSES).backward()  # type: ignore[no-untyped-call]
+        functional.cross_entropy(module(inputs), torch.arange(BATCH) % N_CLASSES).backward()
     reached = inputs.grad is not None and bool(inputs.grad.isfinite().all()) and bool(inputs.grad.any())
     require(reached, "no finite gradient reaches the input")
     dead = [

@@ -48,7 +48,7 @@ def counted(module: nn.Module) -> Iterator[Counts]:
     def forward(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         counts.queries += len(output)
         if output.requires_grad:
-            output.register_hook(backward)  # type: ignore[no-untyped-call]
+            output.register_hook(backward)
 
     def backward(gradient: Tensor) -> None:
         counts.gradients += len(gradient)

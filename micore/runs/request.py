@@ -1,0 +1,81 @@
+"""What a run was asked to do: everything needed to do it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from micore.artifacts import PluginUse
+from micore.data import DataRequest
+from micore.threat import Access, Budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackRequest:
+    """One attack on one target.
+
+    attack: name, with the user's options as its config (over ``preset``); model: a bundle's path or
+    a URI; data: None takes what the bundle was trained on; choice: the cases, such as ``0-4``;
+    access: None grants the least that the attack needs; batch: cases between two checkpoints;
+    evaluators: None runs all that fit; evaluator_model: None trains one.
+    """
+
+    attack: PluginUse
+    model: str
+    preset: str = "default"
+    data: DataRequest | None = None
+    choice: str | None = None
+    access: Access | None = None
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"
+    compiled: bool = False
+    batch: int = 16
+    tile: int | None = None
+    evaluators: tuple[PluginUse, ...] | None = None
+    evaluator_model: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "attack": _use_dict(self.attack),
+            "model": self.model,
+            "preset": self.preset,
+            "data": self.data.to_dict() if self.data else None,
+            "choice": self.choice,
+            "access": self.access.label if self.access else None,
+            "budget": {"queries": self.budget.queries, "seconds": self.budget.seconds},
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "batch": self.batch,
+            "tile": self.tile,
+            "evaluators": None if self.evaluators is None else [_use_dict(use) for use in self.evaluators],
+            "evaluator_model": self.evaluator_model,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AttackRequest:
+        """Read the JSON form."""
+        uses = data["evaluators"]
+        plain = {key: data[key] for key in ("model", "preset", "choice", "seed", "device", "precision")}
+        plain |= {key: data[key] for key in ("compiled", "batch", "tile", "evaluator_model")}
+        return cls(
+            attack=PluginUse(**data["attack"]),
+            data=DataRequest.from_dict(data["data"]) if data["data"] else None,
+            access=Access.parse(data["access"]) if data["access"] else None,
+            budget=Budget(**data["budget"]),
+            evaluators=None if uses is None else tuple(PluginUse(**use) for use in uses),
+            **plain,
+        )
+
+    def with_budget(self, budget: Budget) -> AttackRequest:
+        """Return the same request with another budget (for resuming)."""
+        return replace(self, budget=budget)
+
+
+def _use_dict(use: PluginUse) -> dict[str, Any]:
+    return {"name": use.name, "config": dict(use.config)}

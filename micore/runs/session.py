@@ -1,0 +1,190 @@
+"""Everything that one run works with, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from micore.artifacts import Bundle
+from micore.configs import preset_config
+from micore.contracts import Attack, Case, Dataset, Evaluator, Modality, Split
+from micore.data import DataRequest, describe
+from micore.errors import AccessDenied, ModelError, RunError, UsageError
+from micore.models import load_bundle, load_modality, open_target
+from micore.registry import Entry, Registry
+from micore.runs.evaluation import chosen_evaluators
+from micore.runs.judges import evaluator_model
+from micore.runs.preparation import preparation_key, public_split
+from micore.runs.request import AttackRequest
+from micore.runs.store import Run
+from micore.runtime import Progress, Runtime
+from micore.specs import AttackSpec, EvaluatorSpec
+from micore.target import Target
+from micore.threat import Access, Ledger
+from micore.versions import versions
+
+ACCELERATOR_TILE = 256
+CPU_TILE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A run's parts, ready to work."""
+
+    registry: Registry
+    request: AttackRequest
+    entry: Entry
+    attack: Attack
+    bundle: Bundle
+    dataset: Dataset
+    modality: Modality
+    cases: Sequence[Case]
+    target: Target
+    runtime: Runtime
+    evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]]
+
+    @property
+    def spec(self) -> AttackSpec:
+        """The attack's description."""
+        return attack_spec(self.entry)
+
+    @property
+    def public(self) -> Split | None:
+        """The adversary's data."""
+        return public_split(self.dataset)
+
+    @property
+    def preparation_key(self) -> str:
+        """The key under which the prepared attack is cached."""
+        identity = {"attack": self.spec.name, "distribution": self.entry.provider.distribution,
+                    "version": self.entry.provider.version}  # fmt: skip
+        dataset = self.dataset if self.public is not None else None
+        return preparation_key(self.attack, identity, self.bundle.fingerprint, dataset, self.target, self.runtime)
+
+
+def attack_spec(entry: Entry) -> AttackSpec:
+    """Return an entry's spec as an attack's."""
+    if not isinstance(entry.spec, AttackSpec):
+        raise TypeError(f"{entry.spec.name} is no attack")
+    return entry.spec
+
+
+def open_session(registry: Registry, request: AttackRequest, progress: Progress | None = None) -> Session:
+    """Check a request from cheap to expensive and build what the run needs; nothing is written.
+
+    Raises: UnknownNameError, ConfigError, AccessDenied, RuntimeUnavailable, ModelError, DataError, UsageError.
+    """
+    entry = registry.find("attack", request.attack.name)
+    spec = attack_spec(entry)
+    granted = _granted(spec, request.access)
+    kind = registry.load(entry)
+    attack: Attack = kind(preset_config(kind, request.preset, request.attack.config, f"attack {spec.name!r}"))
+    evaluators = chosen_evaluators(registry, spec.modality, spec.goal, request.evaluators)
+    runtime = _runtime(request, progress)
+    bundle = load_bundle(registry, request.model, runtime)
+    if bundle.card.modality != spec.modality:
+        raise ModelError(f"attack {spec.name!r} is for modality {spec.modality}; the target is {bundle.card.modality}")
+    request = _with_data(request, bundle)
+    dataset = request.data.open(registry) if request.data else None
+    if dataset is None:
+        raise UsageError("no data set: the bundle names none", hint="give --data")
+    _check_classes(bundle, dataset)
+    modality = load_modality(registry, spec.modality)
+    cases = modality.cases(spec.goal, dataset, bundle.card.classes, request.choice)
+    if "public" in spec.needs and public_split(dataset) is None:
+        raise UsageError(f"attack {spec.name!r} needs public data; data set {dataset.name!r} has none")
+    if request.evaluator_model is not None and request.data is not None:
+        evaluator_model(registry, runtime, request.data, dataset, bundle, request.evaluator_model)
+    ledger = Ledger(budget=request.budget)
+    target = open_target(
+        registry, bundle, access=granted, ledger=ledger, runtime=runtime, modality=modality
+    )  # fmt: skip
+    return Session(
+        registry=registry, request=request, entry=entry, attack=attack, bundle=bundle, dataset=dataset,
+        modality=modality, cases=cases, target=target, runtime=runtime, evaluators=evaluators,
+    )  # fmt: skip
+
+
+def check_unchanged(session: Session, run: Run) -> None:
+    """Check that target and data are those that a run began with.
+
+    Raises: RunError.
+    """
+    for name, found in (("target", session.bundle.fingerprint), ("data", session.dataset.fingerprint)):
+        if run.manifest[name]["fingerprint"] != found:
+            raise RunError(f"the {name} has changed since {run.directory} began", hint="start a new run")
+
+
+def _granted(spec: AttackSpec, access: Access | None) -> Access:
+    granted = spec.access if access is None else access
+    if granted < spec.access:
+        raise AccessDenied(
+            f"attack {spec.name!r} needs {spec.access.label} access; the run grants {granted.label}",
+            hint=f"`mi list-plugins --kind attack` shows attacks that work with {granted.label} access",
+        )
+    return granted
+
+
+def _runtime(request: AttackRequest, progress: Progress | None) -> Runtime:
+    runtime = Runtime.create(request.device, request.precision, compiled=request.compiled, seed=request.seed)
+    tile = request.tile or (CPU_TILE if runtime.device.type == "cpu" else ACCELERATOR_TILE)
+    return replace(runtime, tile=tile, progress=progress or Progress())
+
+
+def _with_data(request: AttackRequest, bundle: Bundle) -> AttackRequest:
+    """Take the bundle's own data set, or its options where the user names the same one without any."""
+    trained_on = bundle.card.data
+    if "uri" not in trained_on:
+        return request
+    own = DataRequest.from_dict(trained_on)
+    if request.data is None:
+        return replace(request, data=own)
+    if request.data.uri == own.uri:
+        return replace(request, data=DataRequest(uri=own.uri, options={**own.options, **request.data.options}))
+    return request
+
+
+def _check_classes(bundle: Bundle, dataset: Dataset) -> None:
+    if tuple(bundle.card.classes) != tuple(dataset.classes):
+        raise ModelError(
+            f"the target has {len(bundle.card.classes)} classes ({_some(bundle.card.classes)}); "
+            f"data set {dataset.name!r} has {len(dataset.classes)} ({_some(dataset.classes)})",
+            hint="give the data set and options that the target was trained on",
+        )
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def manifest(session: Session) -> dict[str, Any]:
+    """Return what a manifest says before the work begins."""
+    spec, provider = session.spec, session.entry.provider
+    data = describe(session.request.data, session.dataset) if session.request.data else {}
+    trained_on = session.bundle.card.data.get("fingerprint")
+    same = trained_on == session.dataset.fingerprint
+    return {
+        "request": session.request.to_dict(),
+        "attack": {
+            "name": spec.name, "summary": spec.summary, "paper": spec.paper, "goal": spec.goal,
+            "modality": spec.modality, "control": spec.control, "preset": session.request.preset,
+            "config": session.attack.config.model_dump(mode="json"),  # type: ignore[attr-defined]
+            "distribution": provider.distribution, "version": provider.version,
+        },
+        "target": {"uri": session.request.model, "fingerprint": session.bundle.fingerprint,
+                   "card": session.bundle.card.to_dict()},
+        "data": {**data, "same_as_target": same},
+        "access": {"granted": session.target.access.label, "used": None},
+        "seed": session.request.seed,
+        "hardware": session.runtime.describe(),
+        "versions": versions(*_distributions(session)),
+        "cases": [{"id": case.id, "label": case.label, "status": "pending"} for case in session.cases],
+        "notes": [] if same else ["the data set differs from the one that the target was trained on"],
+    }  # fmt: skip
+
+
+def _distributions(session: Session) -> list[str]:
+    providers = [session.entry.provider]
+    providers += [session.registry.find("modality", session.spec.modality).provider]
+    return [provider.distribution for provider in providers if provider.distribution]
