@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises: StorageError when there is no space or no permission; then ``path`` is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    made: list[Path] = []
     try:
+        made = [parent for parent in path.absolute().parents if not parent.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
         temporary.replace(path)
+        made = []
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}", hint=_storage_hint(error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _remove_empty(made)
+
+
+def _remove_empty(directories: Iterable[Path]) -> None:
+    """Remove directories, innermost first, up to the first in which there is something."""
+    with suppress(OSError):
+        for directory in directories:
+            directory.rmdir()
 
 
 def _flush(path: Path) -> None:

@@ -44,7 +44,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, where, old):
             write_text(path, "new")
     assert "free space" in caught.value.hint
     assert str(path) in caught.value.message
-    assert [entry.name for entry in path.parent.iterdir()] == ([] if old is None else ["file.txt"])
+    left = [entry.name for entry in tmp_path.rglob("*")]
+    assert left == ([] if old is None else ["deep", "file.txt"]), "not even a new directory"
     assert old is None or path.read_text() == old
 
 

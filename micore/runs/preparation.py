@@ -37,13 +37,16 @@ class SpendingCheckpoints(Checkpoints):
     def __init__(self, path: Path, ledger: Ledger, interval_s: float = 30.0) -> None:
         super().__init__(path, interval_s)
         self._ledger = ledger
+        self._first_load = True
 
     def load(self) -> dict[str, Any] | None:
-        """Return the saved state and take over its spending."""
+        """Return the saved state and take over its spending, once however often the attack asks."""
         saved = super().load()
+        first, self._first_load = self._first_load, False
         if saved is None:
             return None
-        self._ledger.restore(saved["ledger"])
+        if first:
+            self._ledger.restore(saved["ledger"])
         state: dict[str, Any] = saved["state"]
         return state
 

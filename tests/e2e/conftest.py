@@ -1,75 +1,14 @@
-"""The real command line: in processes of its own, or in this one where that shows the same."""
+"""Models and a run that the tests share, and the command line with a home of each test's own."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-PATIENCE_S = 120
-SMALL = ("--data", "digits", "-D", "size=16", "--device", "cpu")
-
-
-@dataclass
-class CommandLine:
-    """Starts ``mi`` in processes of their own, with one home."""
-
-    home: Path
-    running: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def environment(self, **changes: str) -> dict[str, str]:
-        """Return the environment of a process."""
-        return {**os.environ, "MI_HOME": str(self.home), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **changes}
-
-    def start(self, *arguments: object, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen[str]:
-        """Start ``mi`` and return its process."""
-        command = [sys.executable, "-W", "error", "-m", "micore", *map(str, arguments)]
-        process = subprocess.Popen(
-            command, env=self.environment(**(env or {})), text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, **options,
-        )  # fmt: skip
-        self.running.append(process)
-        return process
-
-    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-        """Wait for a process."""
-        out, err = process.communicate(timeout=PATIENCE_S)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def run(self, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run ``mi`` to its end."""
-        return self.finish(self.start(*arguments, **options))
-
-    def stop(self, process: subprocess.Popen[str], at: Callable[[], bool], how: int) -> subprocess.CompletedProcess[str]:
-        """Send a signal to a process as soon as ``at()`` holds, while it is still at work."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not at():
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                raise AssertionError(f"it never came so far: {self.finish(process).stderr}")
-            time.sleep(0.002)
-        assert process.poll() is None, "it ended before it could be stopped"
-        process.send_signal(how)
-        return self.finish(process)
-
-    def kill(self, process: subprocess.Popen[str], at: Callable[[], bool]) -> None:
-        """Kill a process as a power cut would, as soon as ``at()`` holds."""
-        assert self.stop(process, at, signal.SIGKILL).returncode == -signal.SIGKILL
-
-    def end(self) -> None:
-        """Leave no process behind."""
-        for process in self.running:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+from tests.e2e.commands import CommandLine, call, trained
 
 
 @pytest.fixture
@@ -114,20 +53,6 @@ def judge(bundles: Path) -> Path:
     return trained(bundles / "judge.safetensors", *options)
 
 
-def trained(path: Path, *options: str) -> Path:
-    """Train a model by the command line, in this process."""
-    result = call(path.parent / "home", "train", *SMALL, *options, "-o", str(path))
-    assert result.exit_code == 0, result.output
-    return path
-
-
-def call(home: Path, *arguments: object) -> Result:
-    """Call ``mi`` in this process."""
-    from micore.cli import main
-
-    return CliRunner().invoke(main, [str(item) for item in arguments], prog_name="mi", env={"MI_HOME": str(home)})
-
-
 @pytest.fixture
 def mi(home: Path) -> Callable[..., Result]:
     """Call ``mi`` in this process, with this test's home."""
@@ -148,8 +73,3 @@ def plain(attack_arguments: tuple[str, ...], tmp_path_factory: pytest.TempPathFa
     result = call(place / "home", *attack_arguments, "-o", place / "run")
     assert result.exit_code == 0, result.output
     return place / "run"
-
-
-def leftovers(*places: Path) -> list[Path]:
-    """Return files that were begun and not finished."""
-    return [path for place in places for path in place.rglob("*.part")]

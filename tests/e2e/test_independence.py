@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.e2e.conftest import PATIENCE_S
+from tests.e2e.commands import PATIENCE_S
 from tests.e2e.outcomes import figures, ledger, of_case, outcome, recovered
 
 STATE = """

@@ -7,32 +7,10 @@ import signal
 import pytest
 
 from micore.artifacts import Bundle
-from tests.e2e.conftest import SMALL, leftovers
-from tests.e2e.outcomes import events, manifest, outcome, recovered
+from tests.e2e.commands import SMALL, leftovers
+from tests.e2e.outcomes import events, figures, manifest, outcome, recovered
 
 EVERY_STEP = {"MI_CHECKPOINT_SECONDS": "0"}
-LONG_PREPARE = ("-p", "iterations=150")
-LONG_SEARCH = ("-p", "steps=60", "--batch", "1")
-
-
-@pytest.fixture(scope="session")
-def _places(tmp_path_factory):
-    return tmp_path_factory.mktemp("uninterrupted")
-
-
-@pytest.fixture(scope="session")
-def whole(attack_arguments, _places):
-    """Return the uninterrupted run with further options, made once."""
-    from tests.e2e.conftest import call
-
-    def run(*options):
-        directory = _places / "-".join(options)
-        if not directory.exists():
-            result = call(_places / "home", *attack_arguments, *options, "-o", directory)
-            assert result.exit_code == 0, result.output
-        return directory
-
-    return run
 
 
 def a_file(directory, pattern):
@@ -40,21 +18,21 @@ def a_file(directory, pattern):
     return lambda: any(directory.glob(pattern))
 
 
-def test_killed_in_the_preparation(shell, home, attack_arguments, whole, tmp_path):
+def test_killed_in_the_preparation(shell, home, attack_arguments, plain, tmp_path):
     run = tmp_path / "run"
-    process = shell.start(*attack_arguments, *LONG_PREPARE, "-o", run, env=EVERY_STEP)
+    process = shell.start(*attack_arguments, "-o", run, env=EVERY_STEP)
     shell.kill(process, a_file(home, "cache/prepared/*/checkpoint.safetensors"))
     assert manifest(run)["status"] == "preparing"
     assert not list(home.glob("cache/prepared/*/prepared.safetensors"))
     resumed = shell.run("resume", run)
     assert resumed.returncode == 0, resumed.stderr
     assert not list(home.glob("cache/prepared/*/checkpoint.safetensors"))
-    assert outcome(run) == outcome(whole(*LONG_PREPARE))
+    assert outcome(run) == outcome(plain)
 
 
-def test_killed_between_cases(shell, attack_arguments, whole, tmp_path):
+def test_killed_between_cases(shell, attack_arguments, plain, tmp_path):
     run = tmp_path / "run"
-    process = shell.start(*attack_arguments, *LONG_SEARCH, "-o", run)
+    process = shell.start(*attack_arguments, "--batch", "1", "-o", run)
     shell.kill(process, a_file(run, "cases/class-0.safetensors"))
     assert manifest(run)["status"] == "attacking"
     assert len(list(run.glob("cases/*.safetensors"))) < 5
@@ -63,13 +41,24 @@ def test_killed_between_cases(shell, attack_arguments, whole, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert not leftovers(run)
     assert [event["id"] for event in events(run) if event["event"] == "case"].count("class-0") == 1
-    assert outcome(run) == outcome(whole(*LONG_SEARCH))
+    assert outcome(run) == outcome(plain)
+
+
+def test_killed_while_it_is_judged(shell, attack_arguments, plain, tmp_path):
+    run = tmp_path / "run"
+    process = shell.start(*attack_arguments, "-o", run)
+    shell.kill(process, a_file(run, "reconstructions.safetensors"))
+    assert not (run / "report.html").exists()
+    resumed = shell.run("resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (run / "report.html").exists()
+    assert outcome(run) == outcome(plain)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_between_cases(shell, attack_arguments, whole, tmp_path, how):
+def test_interrupted_between_cases(shell, attack_arguments, plain, tmp_path, how):
     run = tmp_path / "run"
-    process = shell.start(*attack_arguments, *LONG_SEARCH, "-o", run)
+    process = shell.start(*attack_arguments, "--batch", "1", "-o", run)
     stopped = shell.stop(process, a_file(run, "cases/class-0.safetensors"), how)
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stdout == ""
@@ -80,25 +69,28 @@ def test_interrupted_between_cases(shell, attack_arguments, whole, tmp_path, how
     assert not leftovers(run)
     resumed = shell.run("resume", run)
     assert resumed.returncode == 0, resumed.stderr
-    assert recovered(run)[0][0] == recovered(whole(*LONG_SEARCH))[0][0]
-    assert recovered(run)[1] == recovered(whole(*LONG_SEARCH))[1]
-    assert manifest(run)["ledger"]["total"]["queries"] >= manifest(whole(*LONG_SEARCH))["ledger"]["total"]["queries"]
+    (mine, control), (other, other_control) = recovered(run), recovered(plain)
+    assert mine[0] == other[0]
+    assert control == other_control
+    assert figures(run) == figures(plain)
+    spent, needed = (manifest(each)["ledger"]["total"]["queries"] for each in (run, plain))
+    assert spent >= needed, "what the stopped case had spent is not forgotten"
 
 
-def test_interrupted_in_the_preparation(shell, home, attack_arguments, whole, tmp_path):
+def test_interrupted_in_the_preparation(shell, home, attack_arguments, plain, tmp_path):
     run = tmp_path / "run"
-    process = shell.start(*attack_arguments, *LONG_PREPARE, "-o", run, env=EVERY_STEP)
+    process = shell.start(*attack_arguments, "-o", run, env=EVERY_STEP)
     stopped = shell.stop(process, a_file(home, "cache/prepared/*/checkpoint.safetensors"), signal.SIGINT)
     assert stopped.returncode == 130, stopped.stderr
     assert manifest(run)["status"] == "interrupted"
     assert not leftovers(run, home)
     resumed = shell.run("resume", run)
     assert resumed.returncode == 0, resumed.stderr
-    assert outcome(run) == outcome(whole(*LONG_PREPARE))
+    assert outcome(run) == outcome(plain)
 
 
 def test_a_killed_training_goes_on(shell, home, tmp_path, mi):
-    arguments = ("train", *SMALL, "--model", "small-cnn", "-p", "epochs=5", "-o")
+    arguments = ("train", *SMALL, "--model", "small-cnn", "-p", "epochs=3", "-o")
     expected = tmp_path / "expected.safetensors"
     assert mi(*arguments, expected).exit_code == 0
     assert not list(home.glob("cache/training/*"))

@@ -12,7 +12,7 @@ import micore
 from micore.artifacts import Bundle
 from micore.kit.training import TrainingConfig
 from micore.runs import judges
-from tests.e2e.conftest import SMALL, call, leftovers, trained
+from tests.e2e.commands import SMALL, call, leftovers, trained
 from tests.e2e.outcomes import events, figures, ledger, manifest, outcome, recovered, timeless
 
 FILES = {

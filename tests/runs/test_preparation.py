@@ -123,8 +123,12 @@ def test_spending_checkpoints(tmp_path):
     assert checkpoints.load() is None
     checkpoints.offer(lambda: {"x": 1})
     other = Ledger()
-    assert SpendingCheckpoints(tmp_path / "c", other).load() == {"x": 1}
-    assert other.to_dict() == ledger.to_dict()
+    going_on = SpendingCheckpoints(tmp_path / "c", other)
+    for _ in range(2):  # an attack that looks twice has not spent twice
+        assert going_on.load() == {"x": 1}
+        assert other.to_dict() == ledger.to_dict()
+    assert checkpoints.load() == {"x": 1}
+    assert ledger.total == Spending(3, 0), "one's own spending is not taken over"
     assert load_state(tmp_path / "c")[0].keys() == {"state", "ledger"}
 
 

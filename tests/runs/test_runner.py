@@ -536,6 +536,26 @@ def test_an_interrupted_run_goes_on(launch, plugins, monkeypatch, tmp_path, seen
     assert going_on.manifest["access"]["used"] == "white-box"
 
 
+def test_what_was_spent_for_no_case_in_particular_is_not_forgotten(launch, plugins, monkeypatch, tmp_path, seen):
+    original, stops = LabelAttack.run, [True]
+
+    def run(self, target, cases, prepared, runtime):
+        target.labels(runtime.rng("shared").uniform((3, *target.input_spec.shape)))
+        if cases[0].id == "class-2" and stops:
+            stops.clear()
+            raise KeyboardInterrupt
+        yield from original(self, target, cases, prepared, runtime)
+
+    monkeypatch.setattr(LabelAttack, "run", run)
+    with pytest.raises(Interrupted):
+        launch(attack="by-label", batch=2)
+    assert seen["queries"] == 10
+    going_on = runs.resume(plugins, tmp_path / "run")
+    assert seen["queries"] == 17
+    ledger = going_on.manifest["ledger"]
+    assert (ledger["total"]["queries"], ledger["shared"]["queries"], ledger["cases"]["queries"]) == (17, 9, 8)
+
+
 def test_an_interruption_while_cases_are_tried_one_by_one(launch, plugins, monkeypatch, tmp_path, seen):
     expected = launch("expected", tile=1)
     seen.clear()
@@ -712,7 +732,15 @@ def two_ranks(monkeypatch, plugins, tmp_path):
 
 
 def test_ranks_share_the_cases(launch, plugins, two_ranks, shared_target, tmp_path, monkeypatch):
-    request = toys.toy_request(shared_target, choice="0,1,2")
+    request = toys.toy_request(shared_target, choice="0,1,2", batch=1)
+    rows = Run.rows
+
+    def late(self):
+        if threading.current_thread().name.endswith("_1"):
+            time.sleep(0.3)  # whoever is late must not see what the other rank has done by then
+        return rows(self)
+
+    monkeypatch.setattr(Run, "rows", late)
     first, second = two_ranks(lambda: runs.attack(plugins, request, tmp_path / "both"))
     monkeypatch.undo()
     monkeypatch.setenv("MI_HOME", str(tmp_path / "home"))

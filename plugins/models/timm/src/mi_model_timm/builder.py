@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from micore.inputs import InputSpec
 
 
 def build(
-    n_classes: int, input_spec: InputSpec, *, name: str = "resnet18", pretrained: bool = False, **arguments: object
+    n_classes: int, input_spec: InputSpec, *, name: str = "resnet18", pretrained: bool = False, **arguments: Any
 ) -> nn.Module:
     """Build a timm classifier for ``n_classes``; further arguments go to ``timm.create_model``.
 
@@ -30,7 +31,7 @@ def build(
     shape = input_spec.shape
     if n_classes < 1 or len(shape) != 3 or min(shape) < 1:
         raise ModelError(f"no classifier has {n_classes} classes and inputs of shape {shape}")
-    options = {"num_classes": n_classes, "in_chans": shape[0], "pretrained": pretrained, **arguments}
+    options: dict[str, Any] = {"num_classes": n_classes, "in_chans": shape[0], "pretrained": pretrained, **arguments}
     try:
         module = _create(name, options, shape[1:])
     except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
@@ -39,7 +40,7 @@ def build(
     return module
 
 
-def _create(name: str, options: dict[str, object], size: tuple[int, ...]) -> nn.Module:
+def _create(name: str, options: dict[str, Any], size: tuple[int, ...]) -> nn.Module:
     """Create the model for this picture size where its kind needs to know it."""
     import timm
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ def _check_sizes(n_classes: int, input_spec: InputSpec) -> None:
 def _make(name: str, n_classes: int, weights: str | None, size: int) -> nn.Module:
     from torchvision import models
 
-    options: dict[str, object] = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    options: dict[str, Any] = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
     try:
         if weights is not None:
             return replace_head(models.get_model(name, weights=weights), n_classes)
