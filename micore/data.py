@@ -40,7 +40,10 @@ class DataRequest:
         values = dict(options or {})
         if root is not None:
             values[ROOT_OPTION] = str(Path(root).absolute())
-        return cls(uri=uri, options=values)
+        name, separator, location = uri.partition(":")
+        if location and Path(location).exists():
+            location = str(Path(location).absolute())  # a run is resumed from anywhere
+        return cls(uri=f"{name}{separator}{location}", options=values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

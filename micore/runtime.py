@@ -176,7 +176,13 @@ class Runtime:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
     def place(self, module: Module) -> Module:
-        """Move a module to the device."""
+        """Move a module to the device, with its convolutions' weights in the layout that is quick there.
+
+        Channels last: 1.3 to 1.6 times quicker training of a small GAN on a CPU (docs/benchmarks.md); on
+        accelerators it pays off in mixed precision.
+        """
+        if self.device.type == "cpu" or self.precision != "fp32":
+            return module.to(self.device, memory_format=torch.channels_last)
         return module.to(self.device)
 
     def maybe_compile(self, module: Module) -> Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -145,9 +144,3 @@ def _freeze(module: nn.Module) -> None:
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-
-
-def describe_access(target: Target) -> dict[str, Any]:
-    """Return what the run granted and what was really used."""
-    used = target.ledger.used_access
-    return {"granted": target.access.label, "used": used.label if used is not None else None}

@@ -10,7 +10,7 @@ from micore.contracts import Defense
 from micore.errors import AccessDenied, BudgetExceeded
 from micore.inputs import InputSpec
 from micore.runtime import Runtime
-from micore.target import Target, describe_access
+from micore.target import Target
 from micore.threat import Access, Budget, Ledger, Spending
 
 SPEC = InputSpec(shape=(1, 4, 4))
@@ -204,10 +204,3 @@ def test_output_defenses_stand_between_network_and_adversary_in_order():
     assert torch.allclose(halved, plain.flip(1) / 2)
     labels = make(Access.LABEL, output_defenses=[Reverse()]).labels(samples())
     assert torch.equal(labels, 2 - plain.argmax(dim=1))
-
-
-def test_what_was_granted_and_used_is_described():
-    target = make(Access.SCORES)
-    assert describe_access(target) == {"granted": "scores", "used": None}
-    target.labels(samples())
-    assert describe_access(target) == {"granted": "scores", "used": "label"}

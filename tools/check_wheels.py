@@ -250,7 +250,8 @@ def run(command: Sequence[str], accepted: Sequence[int] = (0,)) -> subprocess.Co
         done = subprocess.run(command, cwd=home, env=settings, capture_output=True, text=True, check=False)
     if done.returncode not in accepted:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise WheelError(f"{' '.join(command[1:4])} ... ends with {done.returncode}: {said[-1]}")
+        what = " ".join(part for part in command[1:] if "\n" not in part)
+        raise WheelError(f"python {what} ends with {done.returncode}: {said[-1]}")
     return done
 
 

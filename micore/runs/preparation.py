@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from micore import __version__
 from micore.artifacts import load_state, save_state
 from micore.contracts import Attack, Dataset, Prepared, Split
 from micore.errors import DataError
@@ -61,7 +62,7 @@ def preparation_key(
     """Hash what a preparation depends on: attack and its fields, target, public data, seed, arithmetic."""
     config = attack.config.model_dump(mode="json")  # type: ignore[attr-defined]
     fields = {name: config[name] for name in sorted(attack.PREPARE_FIELDS)}
-    arithmetic = [runtime.seed, runtime.precision, runtime.device.type, torch.__version__]
+    arithmetic = [runtime.seed, runtime.precision, runtime.compiled, runtime.device.type, torch.__version__, __version__]
     data = dataset.fingerprint if dataset is not None else None
     return digest(dict(identity), fields, fingerprint, target.access.label, data, arithmetic)
 

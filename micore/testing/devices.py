@@ -154,7 +154,7 @@ class _Checks(TorchDispatchMode):
     """Check the devices of every operation's inputs and tag its outputs."""
 
     def __init__(self, world: _World) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._world = world
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

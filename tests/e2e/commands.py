@@ -28,7 +28,9 @@ class CommandLine:
         """Return the environment of a process."""
         return {**os.environ, "MI_HOME": str(self.home), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **changes}
 
-    def start(self, *arguments: object, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: object, env: Mapping[str, str] | None = None, **options: object
+    ) -> subprocess.Popen[str]:
         """Start ``mi`` and return its process."""
         command = [sys.executable, "-W", "error", "-m", "micore", *map(str, arguments)]
         process = subprocess.Popen(
@@ -47,7 +49,9 @@ class CommandLine:
         """Run ``mi`` to its end."""
         return self.finish(self.start(*arguments, **options))
 
-    def stop(self, process: subprocess.Popen[str], at: Callable[[], bool], how: int) -> subprocess.CompletedProcess[str]:
+    def stop(
+        self, process: subprocess.Popen[str], at: Callable[[], bool], how: int
+    ) -> subprocess.CompletedProcess[str]:
         """Send a signal to a process as soon as ``at()`` holds, while it is still at work."""
         deadline = time.monotonic() + PATIENCE_S
         while not at():

@@ -227,7 +227,19 @@ def pictures(tmp_path):
 
 
 def folder(root: Path, out: Path, *options: object) -> tuple[object, ...]:
-    return ("train", "--data", f"folder:{root}", "-D", "public_classes=elk", "-D", "size=16", *QUICK, "-o", out, *options)
+    return (
+        "train",
+        "--data",
+        f"folder:{root}",
+        "-D",
+        "public_classes=elk",
+        "-D",
+        "size=16",
+        *QUICK,
+        "-o",
+        out,
+        *options,
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])

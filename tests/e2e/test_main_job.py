@@ -12,7 +12,7 @@ import micore
 from micore.artifacts import Bundle
 from micore.kit.training import TrainingConfig
 from micore.runs import judges
-from tests.e2e.commands import SMALL, call, leftovers, trained
+from tests.e2e.commands import leftovers, trained
 from tests.e2e.outcomes import events, figures, ledger, manifest, outcome, recovered, timeless
 
 FILES = {
@@ -65,7 +65,7 @@ def test_the_report_is_one_file_that_needs_nothing(plain, mi, tmp_path):
     assert file.read_text() == written
     assert written.count("data:image/png;base64,") >= 5
     assert "plmi" in written
-    assert "src=\"http" not in written
+    assert 'src="http' not in written
     assert "@import" not in written
 
 
