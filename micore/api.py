@@ -85,7 +85,8 @@ def attack(
     """
     request = runs.AttackRequest(
         attack=PluginUse(name=plugin, config=dict(options or {})),
-        model=str(model), preset=preset, data=DataRequest.parse(data, data_options, data_root) if data else None, choice=classes,
+        model=str(model), preset=preset, choice=classes,
+        data=DataRequest.parse(data, data_options, data_root) if data else None,
         access=Access.parse(access) if access else None,
         budget=Budget(queries=budget_queries, seconds=budget_seconds), seed=seed, device=device, precision=precision,
         evaluators=None if evaluators is None else tuple(use(text) for text in evaluators),
@@ -100,9 +101,7 @@ def resume(run: str | Path, *, registry: Registry | None = None, progress: Progr
     return runs.resume(registry or Registry.discover(), Path(run), progress=progress)
 
 
-def evaluate(
-    run: str | Path, *, evaluators: Sequence[str] | None = None, registry: Registry | None = None
-) -> runs.Run:
+def evaluate(run: str | Path, *, evaluators: Sequence[str] | None = None, registry: Registry | None = None) -> runs.Run:
     """Judge a run again, or with further evaluators; as ``mi evaluate``."""
     chosen = None if evaluators is None else [use(text) for text in evaluators]
     return judge(registry or Registry.discover(), Path(run), evaluators=chosen)

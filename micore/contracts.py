@@ -168,7 +168,9 @@ class Modality(Protocol):
     def adapter(self, spec: InputSpec) -> Callable[[Samples], Tensor]:
         """Return the differentiable conversion from canonical samples to the model's input."""
 
-    def cases(self, goal: str, dataset: Dataset | None, bundle_classes: Sequence[str], choice: str | None) -> list[Case]:
+    def cases(
+        self, goal: str, dataset: Dataset | None, bundle_classes: Sequence[str], choice: str | None
+    ) -> list[Case]:
         """Return what a run of this goal attacks; ``choice`` is the user's selection, such as ``0-4,7``."""
 
     def augment(self, samples: Samples, strength: str, rng: Random) -> Samples:
@@ -324,7 +326,6 @@ class Reference:
     evaluator_model: EvaluatorModel | None = None
     truth: Mapping[str, Any] = field(default_factory=dict)
 
-
     def judge(self) -> EvaluatorModel:
         """Return the evaluator model.
 
@@ -344,9 +345,7 @@ class Evaluator(Protocol):
     def __init__(self, config: Any) -> None:
         """Take a config of the class's own type."""
 
-    def evaluate(
-        self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime
-    ) -> list[Measurement]:
+    def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
         """Measure every subject in the same way, so that a figure stands beside its controls."""
 
 
@@ -362,5 +361,3 @@ class DatasetOpener(Protocol):
 
     def __call__(self, location: str | None, **options: Any) -> Dataset:
         """Open it; DataError names the file or option at fault."""
-
-

@@ -123,5 +123,3 @@ def safe_name(text: str) -> str:
     plain = (char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in text)
     kept = "".join(plain).strip("-")[:60]
     return kept if kept and kept == text else f"{kept or 'name'}-{digest(text)[:8]}"
-
-

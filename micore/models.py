@@ -111,5 +111,3 @@ def open_target(
         runtime=runtime,
         output_defenses=defenses,
     )
-
-

@@ -130,9 +130,7 @@ class Ledger:
         each = Spending(spent.queries // n_owners, spent.gradients // n_owners) if self._owners else Spending()
         for case_id in self._owners:
             self.cases.setdefault(case_id, Spending()).add(each)
-        self.shared.add(
-            Spending(spent.queries - each.queries * n_owners, spent.gradients - each.gradients * n_owners)
-        )
+        self.shared.add(Spending(spent.queries - each.queries * n_owners, spent.gradients - each.gradients * n_owners))
 
     def _check(self, queries: int) -> None:
         limit, seconds = self.budget.queries, self.budget.seconds

@@ -48,9 +48,7 @@ class FakeSite:
         info = self.path / f"{module}-1.0.dist-info"
         info.mkdir()
         needs = "".join(f"Requires-Dist: {text}\n" for text in requires)
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n{needs}\n"
-        )
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n{needs}\n")
         name = entry_point or distribution.removeprefix("mi-")
         (info / "entry_points.txt").write_text(entry_points or f"[micore]\n{name} = {module}\n")
         importlib.invalidate_caches()

@@ -98,9 +98,7 @@ MIXES: dict[str, Callable[[torch.device], object]] = {
     "numpy of an accelerator tensor": lambda d: _batch(d).numpy(),
     "numpy.asarray of an accelerator tensor": lambda d: np.asarray(_batch(d)),
     "moving average through .data": lambda d: torch.ones(4).data.mul_(0.9).add_(_batch(d)[0].data),
-    "stft window": lambda d: torch.stft(
-        torch.ones(64, device=d), 16, window=torch.ones(16), return_complex=True
-    ),
+    "stft window": lambda d: torch.stft(torch.ones(64, device=d), 16, window=torch.ones(16), return_complex=True),
     "optimiser built before the move": _optimiser_state,
     "custom backward pass": _custom_backward,
     "checkpointed block": _checkpointed_block,
@@ -174,9 +172,7 @@ def _bundle(device: torch.device, folder: Path) -> list[Tensor]:
 
 def _spectral_gan(device: torch.device, _folder: Path) -> list[Tensor]:
     generator = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).to(device)
-    critic = nn.Sequential(
-        nn.utils.parametrizations.spectral_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 1)
-    )
+    critic = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 1))
     critic.to(device)
     optimisers = [torch.optim.Adam(model.parameters(), lr=0.01) for model in (critic, generator)]
     real, draws = torch.rand(6, 4, device=device), torch.Generator(device=device).manual_seed(3)
@@ -223,9 +219,7 @@ def _allowed_mixes(device: torch.device, _folder: Path) -> list[Tensor]:
     table[torch.tensor([1, 2])] = torch.tensor(5.0)  # cpu indices and 0-dim values
     picked = table[torch.tensor([True, False, True, False])] * torch.tensor(2.0)
     torch._foreach_copy_([torch.zeros(3)], [table[0]])
-    moved = torch.as_tensor(np.ones(3, dtype=np.float32), device=device) + torch.tensor(
-        [1.0, 2, 3], device=device
-    )
+    moved = torch.as_tensor(np.ones(3, dtype=np.float32), device=device) + torch.tensor([1.0, 2, 3], device=device)
     return [table, picked, moved, torch.zeros_like(table).new_ones(2), table.new_tensor([1.0])]
 
 

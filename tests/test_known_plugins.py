@@ -75,9 +75,7 @@ def test_rewrite_puts_the_table_between_the_marks(site: Any, tmp_path: Path) -> 
     assert namespace["KNOWN"] == {("defense", "ant"): "mi-toys", ("defense", "zoo"): "mi-toys"}
 
 
-@pytest.mark.parametrize(
-    "source", ["from micore.hookspecs import hookimpl\n@hookimpl\ndef mi_odd(): ...", "1 / 0"]
-)
+@pytest.mark.parametrize("source", ["from micore.hookspecs import hookimpl\n@hookimpl\ndef mi_odd(): ...", "1 / 0"])
 def test_broken_package_is_told(site: Any, tmp_path: Path, source: str) -> None:
     write_package(site, tmp_path, "toys", source)
     result = collected(tmp_path)

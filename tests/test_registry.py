@@ -161,9 +161,7 @@ def test_broken_plugin_is_recorded_and_hurts_no_other(case: str) -> None:
 def test_forgotten_marker_is_told() -> None:
     module = types.ModuleType("unmarked")
     module.mi_attacks = lambda: []  # type: ignore[attr-defined]
-    assert (
-        Registry.from_plugins({"bad": module}).records[0].reason == "mi_attacks is not marked with @hookimpl"
-    )
+    assert Registry.from_plugins({"bad": module}).records[0].reason == "mi_attacks is not marked with @hookimpl"
 
 
 def test_wrapper_is_refused() -> None:
@@ -261,9 +259,7 @@ def test_strict_names_all_broken_plugins(site: Any, monkeypatch: pytest.MonkeyPa
     Registry.discover()
 
 
-def test_first_of_two_same_distributions_wins(
-    site: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_of_two_same_distributions_wins(site: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install_attack("mi-attack-fine", "fine")
     older = type(site)(tmp_path / "older")
     older.path.mkdir()
@@ -365,21 +361,15 @@ def test_load_resolves_an_entry_and_a_spec() -> None:
 )  # fmt: skip
 def test_load_tells_a_missing_dependency_from_a_bug(site: Any, source: str, message: str, hint: str) -> None:
     (site.path / "mi_implementation.py").write_text(source)
-    registry = Registry.from_plugins(
-        {"toys": offering("mi_attacks", attack("a", target="mi_implementation:Thing"))}
-    )
+    registry = Registry.from_plugins({"toys": offering("mi_attacks", attack("a", target="mi_implementation:Thing"))})
     with pytest.raises(PluginError, match=message) as caught:
         registry.load(registry.find("attack", "a"))
     assert hint in str(caught.value.hint)
 
 
 def test_load_passes_on_what_the_plugin_says_itself(site: Any) -> None:
-    (site.path / "mi_implementation.py").write_text(
-        "from micore.errors import DataError\nraise DataError('no file')"
-    )
-    registry = Registry.from_plugins(
-        {"toys": offering("mi_attacks", attack("a", target="mi_implementation:Thing"))}
-    )
+    (site.path / "mi_implementation.py").write_text("from micore.errors import DataError\nraise DataError('no file')")
+    registry = Registry.from_plugins({"toys": offering("mi_attacks", attack("a", target="mi_implementation:Thing"))})
     with pytest.raises(Exception, match="no file") as caught:
         registry.load(registry.find("attack", "a"))
     assert type(caught.value).__name__ == "DataError"

@@ -192,9 +192,7 @@ def _config(implementation: Any) -> type[Config] | None:
 def _presets(implementation: Any) -> Iterator[str]:
     presets = getattr(implementation, "PRESETS", {})
     if presets:
-        yield _table(
-            ("preset", "changes"), [(f"`{name}`", _changes(values)) for name, values in presets.items()]
-        )
+        yield _table(("preset", "changes"), [(f"`{name}`", _changes(values)) for name, values in presets.items()])
 
 
 def _changes(values: Mapping[str, Any]) -> str:

@@ -20,9 +20,7 @@ class App(Terminal):
     def plugins(self) -> Registry:
         """The registry for looking at plugins: broken ones are no error, even in strict mode."""
         if self._plugins is None:
-            self._plugins = Registry.discover(
-                no_plugins=not self._load_plugins, strict=False, report=self.warn
-            )
+            self._plugins = Registry.discover(no_plugins=not self._load_plugins, strict=False, report=self.warn)
         return self._plugins
 
     @property

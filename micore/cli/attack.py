@@ -14,7 +14,9 @@ from micore.cli.outcome import finish
 
 @click.command()
 @attack_options
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Run directory. [default: runs/...]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Run directory. [default: runs/...]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_obj
 def command(app: App, /, output: Path | None, as_json: bool, **options: Any) -> None:

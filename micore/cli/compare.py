@@ -10,9 +10,7 @@ from micore.cli.app import App
 
 
 @click.command()
-@click.argument(
-    "runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path, file_okay=False)
-)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def command(app: App, *, runs: tuple[Path, ...], as_json: bool) -> None:

@@ -14,9 +14,13 @@ from micore.cli.options import data_options, data_request, uses
 @click.argument("weights", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--model", required=True, metavar="NAME[:KEY=VALUE,...]", help="Architecture that the weights belong to.")
 @data_options(required=True)
-@click.option("--mean", metavar="M,...", help="Mean that the model's input was normalised with, per channel, in [0, 1].")
+@click.option(
+    "--mean", metavar="M,...", help="Mean that the model's input was normalised with, per channel, in [0, 1]."
+)
 @click.option("--std", metavar="S,...", help="Standard deviation likewise.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The bundle to write.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The bundle to write."
+)
 @click.option("--trust-pickle", is_flag=True, help="Read this one file even if that can run code hidden in it.")
 @click.pass_obj
 def command(

@@ -26,9 +26,7 @@ Parts = tuple[str, ...]
 @click.command()
 @click.argument("kind", type=click.Choice(["attack", "defense", "evaluator"]))
 @click.argument("name")
-@click.option(
-    "--directory", type=click.Path(path_type=Path), default=Path(), help="Where to make the folder NAME."
-)
+@click.option("--directory", type=click.Path(path_type=Path), default=Path(), help="Where to make the folder NAME.")
 @click.option("--modality", type=click.Choice(list(RANGES)), default="image", help="What it works on.")
 @click.pass_obj
 def command(app: App, *, kind: str, name: str, directory: Path, modality: str) -> None:

@@ -24,10 +24,12 @@ def data_options(*, required: bool) -> Callable[[F], F]:
             "-D", "--data-option", "data_options", multiple=True, metavar="KEY=VALUE",
             help="Option of the data set, such as size=64; may be repeated.",
         )(function)  # fmt: skip
-        function = click.option("--data-root", metavar="DIR", envvar="MI_DATA_ROOT", help="Where data sets that are not bundled lie.")(function)
+        function = click.option(
+            "--data-root", metavar="DIR", envvar="MI_DATA_ROOT", help="Where data sets that are not bundled lie."
+        )(function)
         return click.option(
             "--data", required=required, metavar="NAME[:LOCATION]",
-            help="Data set: digits, mnist, faces, folder:PATH, hf:PATH..." + ("" if required else " [default: the target's own]"),
+            help="Data set: digits, folder:PATH, hf:PATH..." + ("" if required else " [default: the target's own]"),
         )(function)  # fmt: skip
 
     return add
@@ -75,16 +77,24 @@ def attack_options(function: F) -> F:
     for option in reversed(
         (
             click.option("--plugin", required=True, metavar="NAME", help="Attack; `mi list-plugins --kind attack`."),
-            click.option("--model", required=True, metavar="BUNDLE|URI", help="Target: a bundle of `mi train`, or a URI."),
+            click.option(
+                "--model", required=True, metavar="BUNDLE|URI", help="Target: a bundle of `mi train`, or a URI."
+            ),
             data_options(required=False),
             click.option("--classes", "choice", metavar="0-4,7", help="Which cases to attack. [default: all]"),
             click.option(
-                "--access", metavar="label|scores|white-box", help="What the adversary is granted. [default: what it needs]"
+                "--access",
+                metavar="label|scores|white-box",
+                help="What the adversary is granted. [default: what it needs]",
             ),
             budget_options,
             click.option("--preset", default="default", help="Named settings of the attack: default, smoke, paper..."),
             click.option(
-                "-p", "parameters", multiple=True, metavar="KEY=VALUE", help="Setting of the attack; see `mi show NAME`."
+                "-p",
+                "parameters",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Setting of the attack; see `mi show NAME`.",
             ),
             evaluator_options,
             click.option("--batch", default=16, type=click.IntRange(min=1), help="Cases between two checkpoints."),

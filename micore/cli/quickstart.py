@@ -10,7 +10,13 @@ from micore.cli.app import App
 
 
 @click.command()
-@click.option("-o", "--output", default="runs/quickstart", type=click.Path(path_type=Path, file_okay=False), help="Where to write.")
+@click.option(
+    "-o",
+    "--output",
+    default="runs/quickstart",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to write.",
+)
 @click.option("--data", default="digits", metavar="NAME", help="A bundled data set.")
 @click.option("--plugin", default="plmi", metavar="NAME", help="The attack.")
 @click.option("--model", default="small-cnn", metavar="NAME", help="The target's architecture.")

@@ -92,9 +92,7 @@ class Terminal:
         from rich.console import Console
 
         colored = self.colored(stream)
-        return Console(
-            file=stream, no_color=not colored, force_terminal=colored or None, markup=False, highlight=False
-        )
+        return Console(file=stream, no_color=not colored, force_terminal=colored or None, markup=False, highlight=False)
 
     def _write(self, text: str, *, err: bool = True) -> None:
         if not self._mute:
@@ -118,7 +116,5 @@ class Terminal:
 def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [list(columns), *(list(row) for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-    padded = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-    )
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in padded)

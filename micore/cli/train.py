@@ -14,10 +14,14 @@ from micore.cli.options import data_options, data_request, machine_options, uses
 
 @click.command()
 @data_options(required=True)
-@click.option("--model", required=True, metavar="NAME[:KEY=VALUE,...]", help="Architecture; `mi list-plugins --kind model`.")
+@click.option(
+    "--model", required=True, metavar="NAME[:KEY=VALUE,...]", help="Architecture; `mi list-plugins --kind model`."
+)
 @click.option("--defense", "defenses", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="Defense; may be repeated.")
 @click.option("-p", "parameters", multiple=True, metavar="KEY=VALUE", help="Training option, such as epochs=50.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The bundle to write.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The bundle to write."
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @machine_options
 @click.option("--json", "as_json", is_flag=True, help="Print the bundle's card as JSON.")

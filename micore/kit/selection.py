@@ -28,9 +28,7 @@ def stable_top_k(scores: Tensor, k: int) -> Selection:
     NaN counts as the worst score: a candidate that broke the model must never win.
     """
     if scores.ndim < 1 or not 1 <= k <= scores.shape[-1]:
-        raise ValueError(
-            f"k must be between 1 and the number of candidates, got {k} of {tuple(scores.shape)}"
-        )
+        raise ValueError(f"k must be between 1 and the number of candidates, got {k} of {tuple(scores.shape)}")
     if scores.is_floating_point():
         scores = scores.masked_fill(scores.isnan(), -math.inf)
     ordered, indices = scores.sort(dim=-1, descending=True, stable=True)

@@ -111,8 +111,7 @@ def _results(run: Run, found: Sequence[Finding]) -> Document:
     main = main_finding(found)
     return {
         "subjects": [
-            {"name": name, "text": words.SUBJECTS.get(name, "control: " + name)}
-            for name in subject_order(found)
+            {"name": name, "text": words.SUBJECTS.get(name, "control: " + name)} for name in subject_order(found)
         ],
         "rows": [_result(item, item is main) for item in found],
         "notes": _notes(run.measurements()),
@@ -169,9 +168,7 @@ def _classes(run: Run, found: Sequence[Finding]) -> Document:
     """Return the attack's figures case by case, ordered from most to least leakage by the main figure."""
     main = main_finding(found)
     measured = [item for item in found if item.attack is not None and item.attack.per_case]
-    columns = [
-        {"name": item.name, "evaluator": item.evaluator, "direction": item.direction} for item in measured
-    ]
+    columns = [{"name": item.name, "evaluator": item.evaluator, "direction": item.direction} for item in measured]
     rows = [_class_row(run, case, measured) for case in run.manifest["cases"]]
     position = next((index for index, item in enumerate(measured) if item is main), None)
     if position is not None:
@@ -230,9 +227,7 @@ def _cases(manifest: Mapping[str, Any], rows: Mapping[str, Row]) -> Document:
     """Count the cases by status and list those without a full result, with the reason."""
     known = [{**case, **rows.get(case["id"], {})} for case in manifest["cases"]]
     troubled = [
-        {key: row.get(key) for key in ("id", "label", "status", "error")}
-        for row in known
-        if row["status"] != "done"
+        {key: row.get(key) for key in ("id", "label", "status", "error")} for row in known if row["status"] != "done"
     ]
     counts = Counter(row["status"] for row in known)
     return {

@@ -170,9 +170,7 @@ def _row(runs: Sequence[Run], facts: Sequence[RunFacts], items: Sequence[Finding
     )  # fmt: skip
 
 
-def _entry(
-    runs: Sequence[Run], facts: Sequence[RunFacts], items: Sequence[Finding | None], index: int
-) -> Entry | None:
+def _entry(runs: Sequence[Run], facts: Sequence[RunFacts], items: Sequence[Finding | None], index: int) -> Entry | None:
     item, first = items[index], items[0]
     if item is None or item.attack is None:
         return None

@@ -82,5 +82,3 @@ def evaluate_run(
     judges = run.judges() | ({"evaluator-model": describe_judge(judge, target)} if judge else {})
     run.write_measurements([*kept, *fresh], judges)
     return fresh
-
-

@@ -23,7 +23,12 @@ JUDGE_TRAINING = TrainingConfig(epochs=20, augment="strong")
 
 
 def evaluator_model(
-    registry: Registry, runtime: Runtime, request: DataRequest, dataset: Dataset, target: Bundle | None, given: str | None
+    registry: Registry,
+    runtime: Runtime,
+    request: DataRequest,
+    dataset: Dataset,
+    target: Bundle | None,
+    given: str | None,
 ) -> Bundle:
     """Return the user's evaluator model, or train one that differs from the target; cached.
 
@@ -97,7 +102,9 @@ class Independence:
     @property
     def notes(self) -> tuple[str, ...]:
         """One note for each fact that does not hold."""
-        return tuple(f"evaluator model shares its {fact} with the target" for fact, holds in self.facts.items() if not holds)
+        return tuple(
+            f"evaluator model shares its {fact} with the target" for fact, holds in self.facts.items() if not holds
+        )
 
 
 def independence(judge: Bundle, target: Bundle | None) -> Independence:

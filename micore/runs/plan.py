@@ -119,5 +119,3 @@ def _pass(session: Session, batch: torch.Tensor, gradients: bool) -> float:
 def _wait(session: Session) -> None:
     if session.runtime.device.type != "cpu":
         torch.accelerator.synchronize(session.runtime.device)
-
-

@@ -57,12 +57,24 @@ class SpendingCheckpoints(Checkpoints):
 
 
 def preparation_key(
-    attack: Attack, identity: Mapping[str, Any], fingerprint: str, dataset: Dataset | None, target: Target, runtime: Runtime
+    attack: Attack,
+    identity: Mapping[str, Any],
+    fingerprint: str,
+    dataset: Dataset | None,
+    target: Target,
+    runtime: Runtime,
 ) -> str:
     """Hash what a preparation depends on: attack and its fields, target, public data, seed, arithmetic."""
     config = attack.config.model_dump(mode="json")  # type: ignore[attr-defined]
     fields = {name: config[name] for name in sorted(attack.PREPARE_FIELDS)}
-    arithmetic = [runtime.seed, runtime.precision, runtime.compiled, runtime.device.type, torch.__version__, __version__]
+    arithmetic = [
+        runtime.seed,
+        runtime.precision,
+        runtime.compiled,
+        runtime.device.type,
+        torch.__version__,
+        __version__,
+    ]
     data = dataset.fingerprint if dataset is not None else None
     return digest(dict(identity), fields, fingerprint, target.access.label, data, arithmetic)
 

@@ -378,5 +378,3 @@ def _ledger(run: Run, rows: dict[str, Row]) -> dict[str, dict[str, int]]:
     total = Spending(shared.queries + cases.queries, shared.gradients + cases.gradients)
     return {"preparation": dict(preparation), "shared": shared.to_dict(), "cases": cases.to_dict(),
             "total": total.to_dict()}  # fmt: skip
-
-

@@ -134,9 +134,7 @@ def _indexed_device(func: Any, args: Sequence[Any], tags: DeviceTags) -> torch.d
     return mine
 
 
-def _foreach_devices(
-    func: Any, args: Sequence[Any], kwargs: dict[str, Any], tags: DeviceTags
-) -> list[torch.device]:
+def _foreach_devices(func: Any, args: Sequence[Any], kwargs: dict[str, Any], tags: DeviceTags) -> list[torch.device]:
     """Check list operations (optimisers): the i-th entries must agree, a list may span devices."""
     lists = [arg for arg in args if isinstance(arg, list | tuple) and arg and isinstance(arg[0], Tensor)]
     shared = tensors_in([arg for arg in args if isinstance(arg, Tensor)]) + tensors_in(kwargs)

@@ -23,9 +23,7 @@ TILE = 8
 class Bench:
     """One plugin under check. ``options``: config values over the defaults or the smoke preset."""
 
-    def __init__(
-        self, registry: Registry, entry: Entry, lab: Lab, options: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, registry: Registry, entry: Entry, lab: Lab, options: Mapping[str, Any] | None = None) -> None:
         self.registry = registry
         self.entry = entry
         self.lab = lab

@@ -76,9 +76,7 @@ def expect_failure(row: CheckRow, reason: str | None) -> CheckRow:
     """Turn a row whose failure is known into a skipped one, and an unexpected pass into a failure."""
     if reason is None or row.status == "skipped":
         return row
-    status, text = (
-        ("skipped", f"known: {reason}") if row.status == "failed" else ("failed", f"passes, but: {reason}")
-    )
+    status, text = ("skipped", f"known: {reason}") if row.status == "failed" else ("failed", f"passes, but: {reason}")
     return CheckRow(check=row.check, status=status, reason=text, seconds=row.seconds, why=row.why)  # type: ignore[arg-type]
 
 

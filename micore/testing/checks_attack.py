@@ -123,9 +123,7 @@ def prepared_attack_is_left_unchanged(bench: AttackBench) -> None:
     if prepared is None:
         skip("the attack prepares nothing")
     used = bench.run(bench.cases[:2], prepared=prepared).prepared
-    require(
-        used is not None and same(dict(used.state), dict(prepared.state)), "the run changed what was prepared"
-    )
+    require(used is not None and same(dict(used.state), dict(prepared.state)), "the run changed what was prepared")
 
 
 class _KilledError(BaseException):
@@ -169,9 +167,7 @@ def devices_are_not_mixed(bench: AttackBench) -> None:
     with pretend_accelerator() as device, tempfile.TemporaryDirectory() as folder:
         for item in bench.run(cases, device=device).found:
             stored = {**bench.modality.pack(item.samples), "scores": item.scores}
-            write_tensors(
-                Path(folder) / "case.safetensors", {k: v.cpu() for k, v in stored.items()}, {"schema": "toy"}
-            )
+            write_tensors(Path(folder) / "case.safetensors", {k: v.cpu() for k, v in stored.items()}, {"schema": "toy"})
 
 
 def prior_samples_are_valid(bench: AttackBench) -> None:
@@ -208,9 +204,7 @@ def beats_the_baseline(bench: AttackBench) -> str:
 
 
 def _recovered(bench: AttackBench, outcomes: Sequence[Outcome]) -> float:
-    values = [
-        bench.setting.judge(item.case, item.samples).mean() for outcome in outcomes for item in outcome.found
-    ]
+    values = [bench.setting.judge(item.case, item.samples).mean() for outcome in outcomes for item in outcome.found]
     return float(torch.stack(values).double().mean())
 
 
@@ -219,9 +213,7 @@ def _floor(bench: AttackBench) -> float:
     data = bench.setting.dataset.split("public") if "public" in bench.spec.needs else None
     noise = bench.setting.noise(64, bench.runtime().rng("floor"))
     samples = data.take(range(len(data))) if data is not None else noise
-    return float(
-        torch.stack([bench.setting.judge(case, samples).mean() for case in bench.cases]).double().mean()
-    )
+    return float(torch.stack([bench.setting.judge(case, samples).mean() for case in bench.cases]).double().mean())
 
 
 def _ceiling(bench: AttackBench) -> float:
@@ -240,13 +232,9 @@ def smoke_is_quick(bench: AttackBench) -> str:
     return f"{seconds:.2f} s"
 
 
-def _require_same(
-    bench: AttackBench, one: Outcome, other: Outcome, cases: Sequence[Case], circumstance: str
-) -> None:
+def _require_same(bench: AttackBench, one: Outcome, other: Outcome, cases: Sequence[Case], circumstance: str) -> None:
     ours, theirs = bench.content(one), bench.content(other)
-    different = [
-        case.id for case in cases if case.id not in theirs or not same(ours[case.id], theirs[case.id])
-    ]
+    different = [case.id for case in cases if case.id not in theirs or not same(ours[case.id], theirs[case.id])]
     require(not different, f"another result {circumstance}: {', '.join(different)}")
 
 

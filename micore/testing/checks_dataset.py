@@ -90,9 +90,7 @@ def samples_are_canonical(bench: DatasetBench) -> None:
         problem = _range_problem(bench, samples)
         require(problem is None, f"split {name!r}: {problem}")
         adapted = bench.modality.adapter(bench.dataset.input)(samples)
-        require(
-            tuple(adapted.shape[1:]) == tuple(shape), f"split {name!r} does not fit its own input {shape}"
-        )
+        require(tuple(adapted.shape[1:]) == tuple(shape), f"split {name!r} does not fit its own input {shape}")
 
 
 def _range_problem(bench: DatasetBench, samples: Any) -> str | None:
@@ -118,9 +116,7 @@ def judging_begins_with_the_private_classes(bench: DatasetBench) -> None:
     """A judge's class k must be the target's class k."""
     split, classes = bench.dataset.judging()
     own = bench.dataset.classes
-    require(
-        tuple(classes[: len(own)]) == tuple(own), f"judging classes {classes[:5]} do not begin with {own[:5]}"
-    )
+    require(tuple(classes[: len(own)]) == tuple(own), f"judging classes {classes[:5]} do not begin with {own[:5]}")
     labels = split.labels
     require(labels is not None and len(labels) == len(split), "judging data have no labels")
     found = set(labels.tolist()) if labels is not None else set()

@@ -36,9 +36,7 @@ class DefenseBench(Bench):
 
     def train(self, *defenses: Any, runtime: Runtime | None = None, **changes: Any) -> tuple[Trainer, Bundle]:
         """Train the toy target with these defenses."""
-        return train_setting(
-            self.setting, self.modality, runtime or self.runtime(), "classifier", defenses, **changes
-        )
+        return train_setting(self.setting, self.modality, runtime or self.runtime(), "classifier", defenses, **changes)
 
     @cached_property
     def stream_changes(self) -> list[str]:
@@ -79,9 +77,7 @@ class DefenseBench(Bench):
 def stages_match_the_hooks(bench: DefenseBench) -> None:
     """Reports say where a defense acts; it must act there and nowhere else."""
     for stage, hooks in STAGE_HOOKS.items():
-        acts = [
-            hook for hook in hooks if getattr(bench.kind, hook, None) not in (None, getattr(Defense, hook))
-        ]
+        acts = [hook for hook in hooks if getattr(bench.kind, hook, None) not in (None, getattr(Defense, hook))]
         declared = stage in bench.spec.stages
         require(declared or not acts, f"acts in {', '.join(acts)}, but does not declare stage {stage!r}")
         require(bool(acts) or not declared, f"declares stage {stage!r}, but has none of {', '.join(hooks)}")
@@ -136,9 +132,7 @@ def data_are_kept(bench: DefenseBench) -> None:
     split = bench.setting.dataset.split("private")
     before = bench.modality.pack(split.take(range(len(split))))
     changed = bench.defense().adapt_data(split)
-    require(
-        len(changed) >= 1 and changed.labels is not None, "the changed training data are empty or unlabelled"
-    )
+    require(len(changed) >= 1 and changed.labels is not None, "the changed training data are empty or unlabelled")
     labels = changed.labels
     require(labels is not None and len(labels) == len(changed), "the changed training data have other labels")
     problem = bench.setting.problem(changed.take(range(len(changed))))
@@ -152,12 +146,8 @@ def answers_are_probabilities(bench: DefenseBench) -> None:
     scores, samples = bench.answers()
     kept = scores.clone()
     given = bench.defense().adapt_output(scores, samples)
-    require(
-        tuple(given.shape) == tuple(kept.shape), f"scores {tuple(kept.shape)} became {tuple(given.shape)}"
-    )
-    require(
-        bool(torch.isfinite(given).all()) and bool((given >= 0).all()), "scores are negative or not finite"
-    )
+    require(tuple(given.shape) == tuple(kept.shape), f"scores {tuple(kept.shape)} became {tuple(given.shape)}")
+    require(bool(torch.isfinite(given).all()) and bool((given >= 0).all()), "scores are negative or not finite")
     worst = float((given.sum(dim=1) - 1).abs().max())
     require(worst < 1e-4, f"scores of one sample add up to {1 + worst:.4f} or {1 - worst:.4f}")
     require(same(scores, kept), "the given scores were changed in place")
@@ -168,9 +158,7 @@ def answer_depends_on_the_sample_only(bench: DefenseBench) -> None:
     scores, samples = bench.answers()
     together = bench.defense().adapt_output(scores.clone(), samples)
     alone = bench.defense().adapt_output(scores[1:2].clone(), samples[1:2])
-    require(
-        torch.allclose(together[1:2], alone, atol=1e-5), "a sample gets another answer when it is asked alone"
-    )
+    require(torch.allclose(together[1:2], alone, atol=1e-5), "a sample gets another answer when it is asked alone")
 
 
 def weights_fit_a_rebuilt_model(bench: DefenseBench) -> None:
@@ -179,9 +167,7 @@ def weights_fit_a_rebuilt_model(bench: DefenseBench) -> None:
     modules = []
     for seed in (0, 1):
         with bench.runtime(seed).seeded("rebuild"):
-            module = setting.build(
-                len(setting.dataset.classes), setting.dataset.input, **setting.model.config
-            )
+            module = setting.build(len(setting.dataset.classes), setting.dataset.input, **setting.model.config)
             modules.append(bench.defense().adapt_model(module).eval())
     try:
         modules[1].load_state_dict(modules[0].state_dict())
@@ -194,9 +180,7 @@ def weights_fit_a_rebuilt_model(bench: DefenseBench) -> None:
 
 def global_generators_are_untouched(bench: DefenseBench) -> None:
     """Drawing from a global generator changes what everything after it draws."""
-    require(
-        not bench.stream_changes, f"training moved the global generator of {', '.join(bench.stream_changes)}"
-    )
+    require(not bench.stream_changes, f"training moved the global generator of {', '.join(bench.stream_changes)}")
 
 
 def devices_are_not_mixed(bench: DefenseBench) -> None:

@@ -62,9 +62,7 @@ class EvaluatorBench(Bench):
     def evaluate(self, subjects: Sequence[Subject], device: torch.device | None = None) -> list[Measurement]:
         """Run a fresh evaluator."""
         given = self.reference(device)
-        found: list[Measurement] = self.kind(self.config).evaluate(
-            subjects, given, self.runtime(device=device)
-        )
+        found: list[Measurement] = self.kind(self.config).evaluate(subjects, given, self.runtime(device=device))
         return found
 
     @cached_property
@@ -172,9 +170,7 @@ def same_answer_twice(bench: EvaluatorBench) -> None:
     """A figure that changes when it is made again cannot be compared."""
     with scrambled(5):
         again = bench.evaluate(bench.subjects)
-    different = [
-        f"{one.name} of {one.subject}" for one, two in zip(bench.measured, again, strict=True) if one != two
-    ]
+    different = [f"{one.name} of {one.subject}" for one, two in zip(bench.measured, again, strict=True) if one != two]
     require(not different, f"another value or interval the second time: {', '.join(different)}")
 
 

@@ -24,9 +24,7 @@ from micore.testing.report import Check, require, skip
 from micore.testing.setting import ToySetting
 
 SCHEMA = "micore.check-samples/1"
-FOREIGN = re.compile(
-    r"""(src|href)\s*=\s*["']?(https?:)?//|<script|@import|url\(\s*["']?https?:""", re.IGNORECASE
-)
+FOREIGN = re.compile(r"""(src|href)\s*=\s*["']?(https?:)?//|<script|@import|url\(\s*["']?https?:""", re.IGNORECASE)
 
 
 class ModalityBench(Bench):
@@ -93,9 +91,7 @@ def join_keeps_everything(bench: ModalityBench) -> None:
     """Batches of cases become one collection."""
     samples = bench.samples(6)
     joined = bench.modality.join([samples[:2], samples[2:3], samples[3:]])
-    require(
-        same(bench.modality.pack(joined), bench.modality.pack(samples)), "joined parts differ from the whole"
-    )
+    require(same(bench.modality.pack(joined), bench.modality.pack(samples)), "joined parts differ from the whole")
 
 
 def adapter_is_differentiable(bench: ModalityBench) -> None:
@@ -106,14 +102,10 @@ def adapter_is_differentiable(bench: ModalityBench) -> None:
     leaf = samples.clone().requires_grad_(True)
     given = bench.modality.adapter(bench.setting.dataset.input)(leaf)
     shape = bench.setting.dataset.input.shape
-    require(
-        tuple(given.shape[1:]) == tuple(shape), f"gives inputs of shape {tuple(given.shape[1:])}, not {shape}"
-    )
+    require(tuple(given.shape[1:]) == tuple(shape), f"gives inputs of shape {tuple(given.shape[1:])}, not {shape}")
     require(given.requires_grad, "the model's input carries no gradient")
     (gradient,) = torch.autograd.grad(given.sum(), leaf)
-    require(
-        bool(gradient.isfinite().all()) and bool((gradient != 0).any()), "no gradient reaches the samples"
-    )
+    require(bool(gradient.isfinite().all()) and bool((gradient != 0).any()), "no gradient reaches the samples")
 
 
 def adapter_keeps_the_device(bench: ModalityBench) -> None:
@@ -146,9 +138,7 @@ def choice_of_cases_is_parsed(bench: ModalityBench) -> None:
     dataset, goal = bench.setting.dataset, bench.setting.goals[0]
     cases = {case.id: case for case in bench.modality.cases(goal, dataset, dataset.classes, None)}
     chosen = bench.modality.cases(goal, dataset, dataset.classes, "1")
-    require(
-        [case.id for case in chosen] == [list(cases)[1]], f"choice '1' gives {[case.id for case in chosen]}"
-    )
+    require([case.id for case in chosen] == [list(cases)[1]], f"choice '1' gives {[case.id for case in chosen]}")
     for nonsense in ("no-such-case", "999999"):
         try:
             bench.modality.cases(goal, dataset, dataset.classes, nonsense)
@@ -183,9 +173,7 @@ def augmentation_follows_its_stream(bench: ModalityBench) -> None:
         before = global_streams()
         one = bench.modality.pack(bench.modality.augment(samples, "strong", runtime.rng("a")))
         changed = differences(before, global_streams())
-    again, other = (
-        bench.modality.pack(bench.modality.augment(samples, "strong", runtime.rng(x))) for x in "ab"
-    )
+    again, other = (bench.modality.pack(bench.modality.augment(samples, "strong", runtime.rng(x))) for x in "ab")
     require(not changed, f"moved the global generator of {', '.join(changed)}")
     require(same(one, again), "the same stream changes samples differently")
     require(not same(one, other), "another stream changes samples in the same way")

@@ -102,9 +102,7 @@ def gradients_flow(bench: ModelBench) -> None:
         functional.cross_entropy(module(inputs), torch.arange(BATCH) % N_CLASSES).backward()
     reached = inputs.grad is not None and bool(inputs.grad.isfinite().all()) and bool(inputs.grad.any())
     require(reached, "no finite gradient reaches the input")
-    dead = [
-        name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None
-    ]
+    dead = [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
     require(not dead, f"no gradient reaches {', '.join(dead[:4])}")
 
 

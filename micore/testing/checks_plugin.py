@@ -47,9 +47,7 @@ def plugin_imports_without_torch(bench: Bench) -> None:
     code = PROBE.format(path=sys.path, module=module)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     lines = done.stderr.strip().splitlines()
-    require(
-        done.returncode == 0, f"importing {module} " + (f"fails: {lines[-1]}" if lines else "imports torch")
-    )
+    require(done.returncode == 0, f"importing {module} " + (f"fails: {lines[-1]}" if lines else "imports torch"))
 
 
 def _plugin_module(bench: Bench) -> str:

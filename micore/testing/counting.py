@@ -53,9 +53,7 @@ def counted(module: nn.Module) -> Iterator[Counts]:
     def backward(gradient: Tensor) -> None:
         counts.gradients += len(gradient)
 
-    first = next(
-        layer for layer in module.modules() if next(layer.parameters(recurse=False), None) is not None
-    )
+    first = next(layer for layer in module.modules() if next(layer.parameters(recurse=False), None) is not None)
     handle = first.register_forward_hook(forward)
     try:
         yield counts
@@ -65,9 +63,7 @@ def counted(module: nn.Module) -> Iterator[Counts]:
 
 def condition(module: nn.Module) -> dict[str, Any]:
     """Return everything about a network that an attack must leave as it was."""
-    state: dict[str, Any] = {
-        f"value of {name}": tensor.clone() for name, tensor in module.state_dict().items()
-    }
+    state: dict[str, Any] = {f"value of {name}": tensor.clone() for name, tensor in module.state_dict().items()}
     for name, parameter in module.named_parameters():
         state[f"requires_grad of {name}"] = parameter.requires_grad
         state[f"grad of {name}"] = parameter.grad is not None

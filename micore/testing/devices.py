@@ -92,9 +92,7 @@ class _World:
         if device.type in ("cpu", "meta"):
             return torch.device(device.type)
         if device.type != "cuda" or (device.index or 0) >= self.count:
-            raise DeviceMixError(
-                f"no device '{device}' here, only cpu and {self.count} pretend cuda device(s)"
-            )
+            raise DeviceMixError(f"no device '{device}' here, only cpu and {self.count} pretend cuda device(s)")
         return torch.device("cuda", device.index or 0)
 
     def run(self, func: Torch, args: Sequence[Any], kwargs: Kwargs) -> Any:

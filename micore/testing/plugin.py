@@ -61,13 +61,9 @@ def mi_cli(mi_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CliR
 
         from micore.cli import main
 
-        done = CliRunner().invoke(
-            main, [str(argument) for argument in arguments], input=input, prog_name="mi"
-        )
+        done = CliRunner().invoke(main, [str(argument) for argument in arguments], input=input, prog_name="mi")
         if code is not None and done.exit_code != code:
-            pytest.fail(
-                f"mi {' '.join(map(str, arguments))}: exit code {done.exit_code}, not {code}\n{done.output}"
-            )
+            pytest.fail(f"mi {' '.join(map(str, arguments))}: exit code {done.exit_code}, not {code}\n{done.output}")
         return CliResult(done.exit_code, done.stdout, done.stderr)
 
     return run

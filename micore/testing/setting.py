@@ -14,9 +14,7 @@ from micore.inputs import InputSpec
 from micore.kit.training import TrainingConfig
 from micore.runtime import Random
 
-TOY_TRAINING = TrainingConfig.model_validate(
-    {"epochs": 12, "batch_size": 32, "learning_rate": 1e-2, "augment": "none"}
-)
+TOY_TRAINING = TrainingConfig.model_validate({"epochs": 12, "batch_size": 32, "learning_rate": 1e-2, "augment": "none"})
 
 
 @dataclass(frozen=True, kw_only=True)

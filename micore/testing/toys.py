@@ -54,9 +54,7 @@ def spotted(places: Tensor, size: int, rng: Random) -> Tensor:
     return (brightness * spots(moved, size) + noise).clamp(0, 1)
 
 
-def planted(
-    n_classes: int, per_class: int, size: int, rng: Random, turn: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def planted(n_classes: int, per_class: int, size: int, rng: Random, turn: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return samples of planted classes (N, 1, size, size) and their labels (N,)."""
     labels = torch.arange(n_classes).repeat_interleave(per_class)
     return spotted(class_places(n_classes, turn)[labels], size, rng), labels
@@ -159,9 +157,7 @@ class ToyDataset:
     def judging(self) -> tuple[ToySplit, tuple[str, ...]]:
         """Return private samples, then as many further classes with spots between the private ones."""
         private, n = self.split("private"), self.settings.n_classes
-        samples, labels = planted(
-            n, self.settings.per_class, self.settings.size, self._rng("others"), turn=0.5
-        )
+        samples, labels = planted(n, self.settings.per_class, self.settings.size, self._rng("others"), turn=0.5)
         own = private.labels if private.labels is not None else labels
         joined = ToySplit(torch.cat([private.samples, samples]), torch.cat([own, labels + n]))
         return joined, self.classes + tuple(f"other-{label}" for label in range(n))
@@ -282,9 +278,7 @@ def _grid_size(n_classes: int, input_spec: InputSpec) -> int:
 
 def toy_setting(*, size: int = 8, n_classes: int = 4, seed: int = 0) -> ToySetting:
     """Return the planted problem of grids."""
-    dataset = ToyDataset(
-        settings=ToyOptions.model_validate({"size": size, "n_classes": n_classes, "seed": seed})
-    )
+    dataset = ToyDataset(settings=ToyOptions.model_validate({"size": size, "n_classes": n_classes, "seed": seed}))
     shape = dataset.input.shape
     return ToySetting(
         modality="toy",

@@ -123,9 +123,7 @@ def test_broken_plugins_are_warned_of(mi: Mi, toys: Any) -> None:
     toys.install("mi-attack-old", "", requires=["micore>=99"])
     result = mi("list-plugins")
     assert result.exit_code == 0
-    warning = (
-        "warning: plugin mi-attack-raises 1.0 (attack-raises) is broken: ZeroDivisionError: division by zero"
-    )
+    warning = "warning: plugin mi-attack-raises 1.0 (attack-raises) is broken: ZeroDivisionError: division by zero"
     assert warning in result.stderr.splitlines()
     assert "mi-attack-old 1.0 (attack-old) is incompatible: needs micore>=99" in result.stderr
     only = mi("list-plugins", "--broken")
@@ -139,18 +137,14 @@ def test_show_attack(mi: Mi, toys: Any) -> None:
     assert result.exit_code == 0, result.stderr
     for text in ("toy (attack)", "Doe 2020", "white-box", "public", "mi-toys 1.0", "preset smoke: steps=2"):
         assert text in result.stdout
-    rows = [
-        line.split("  ") for line in result.stdout.splitlines() if line.startswith(("steps", "rate", "sizes"))
-    ]
+    rows = [line.split("  ") for line in result.stdout.splitlines() if line.startswith(("steps", "rate", "sizes"))]
     assert [[cell.strip() for cell in row if cell] for row in rows] == [
         ["steps", "integer", "70", ">= 1, <= 100", "Steps of the search"],
         ["rate", "number or none", "none", "> 0", "Step size"],
         ["sizes", "list of integer", "[1, 2]", "Sizes"],
     ]
     assert "max-margin, poincare" in result.stdout
-    assert "mode choice fast fast, slow Which way" in [
-        " ".join(line.split()) for line in result.stdout.splitlines()
-    ]
+    assert "mode choice fast fast, slow Which way" in [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "required" in result.stdout
 
 
@@ -169,10 +163,7 @@ def test_show_without_settings(mi: Mi, toys: Any) -> None:
 def test_show_ambiguous_and_unknown_names(mi: Mi, toys: Any) -> None:
     ambiguous = mi("show", "twin")
     assert ambiguous.exit_code == 2
-    assert (
-        ambiguous.stderr
-        == "error: 'twin' names dataset and defense\nhint: pick one, such as --kind dataset\n"
-    )
+    assert ambiguous.stderr == "error: 'twin' names dataset and defense\nhint: pick one, such as --kind dataset\n"
     assert mi("show", "mi-toys:toy").exit_code == 0
     unknown = mi("show", "toyy")
     assert unknown.exit_code == 4

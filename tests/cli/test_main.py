@@ -112,9 +112,7 @@ def test_two_plugins_with_one_command(mi: Mi, site: Any) -> None:
     assert mi("mi-wave-too:wave").exit_code == 0
 
 
-MI_ERRORS = [
-    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MiError)
-]
+MI_ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MiError)]
 
 
 @pytest.mark.parametrize("kind", MI_ERRORS)

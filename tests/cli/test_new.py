@@ -121,9 +121,7 @@ def target(runtime: Runtime, budget: Budget | None = None) -> Target:
     )
 
 
-def attacked(
-    attack: Any, victim: Target, cases: Sequence[Case], runtime: Runtime
-) -> dict[str, Reconstruction]:
+def attacked(attack: Any, victim: Target, cases: Sequence[Case], runtime: Runtime) -> dict[str, Reconstruction]:
     """Run an attack and return what it found by case."""
     assert attack.prepare(victim, None, runtime) is None
     return {found.case.id: found for found in attack.run(victim, cases, None, runtime)}

@@ -35,9 +35,7 @@ def test_verbosity(capsys: pytest.CaptureFixture[str], verbosity: int, expected:
     assert [line.removeprefix("warning: ") for line in err.splitlines()] == expected
 
 
-def test_other_ranks_only_tell_errors(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_ranks_only_tell_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     terminal = Terminal()
     terminal.result("result")

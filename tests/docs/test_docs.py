@@ -23,9 +23,7 @@ from micore.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *ROOT.glob("plugins/*/*/README.md")]
-)
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *ROOT.glob("plugins/*/*/README.md")])
 PACKAGES = sorted(file.parent for file in ROOT.glob("plugins/*/*/pyproject.toml"))
 EXECUTED = [page for page in PAGES if "plugins" not in page.relative_to(ROOT).parts]
 SECTIONS = ("What", "Paper", "Install", "Use", "Access", "Cost", "Fidelity notes", "Limits", "Licence")

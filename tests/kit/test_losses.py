@@ -86,18 +86,14 @@ def test_losses_equal_their_formulas(name: str, classes: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    logits=hnp.arrays(
-        np.float64, (3, 6), elements=st.integers(-4, 4).map(float)
-    ),  # small integers: many ties
+    logits=hnp.arrays(np.float64, (3, 6), elements=st.integers(-4, 4).map(float)),  # small integers: many ties
     labels=hnp.arrays(np.int64, 3, elements=st.integers(0, 5)),
     k=st.integers(1, 8),
 )
 def test_margins_with_ties(logits: np.ndarray, labels: np.ndarray, k: int) -> None:
     inputs = (torch.from_numpy(logits), torch.from_numpy(labels))
     np.testing.assert_allclose(max_margin(*inputs).numpy(), _oracle_margin(logits, labels))
-    np.testing.assert_allclose(
-        top_k_margin(*inputs, k=k).numpy(), _oracle_margin(logits, labels, k), atol=1e-12
-    )
+    np.testing.assert_allclose(top_k_margin(*inputs, k=k).numpy(), _oracle_margin(logits, labels, k), atol=1e-12)
     assert torch.equal(top_k_margin(*inputs, k=1), max_margin(*inputs))
 
 
@@ -138,9 +134,7 @@ def test_independent_libraries_agree() -> None:
     assert cross_entropy(logits, labels).mean().item() == pytest.approx(
         log_loss(labels.numpy(), probabilities, labels=range(5))
     )
-    hinge = (
-        (1 + max_margin(logits, labels)).clamp(min=0).mean()
-    )  # Crammer-Singer, on raw values in torchmetrics
+    hinge = (1 + max_margin(logits, labels)).clamp(min=0).mean()  # Crammer-Singer, on raw values in torchmetrics
     raw = logits.softmax(1)
     expected = multiclass_hinge_loss(raw, labels, num_classes=5)
     assert (1 + max_margin(raw, labels)).clamp(min=0).mean().item() == pytest.approx(expected.item())
@@ -157,9 +151,7 @@ def test_max_margin_is_negative_exactly_where_the_label_wins() -> None:
 # --- Poincare -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "logits", [[[0.0, 0, 0]], [[9.0, 0, 0]], [[0.0, 9, 0]], [[1e30, -1e30, 0]], [[1e-40, 0, 0]]]
-)
+@pytest.mark.parametrize("logits", [[[0.0, 0, 0]], [[9.0, 0, 0]], [[0.0, 9, 0]], [[1e30, -1e30, 0]], [[1e-40, 0, 0]]])
 def test_poincare_is_finite_on_the_rim_and_at_the_origin(logits: list[list[float]]) -> None:
     values = torch.tensor(logits, requires_grad=True)
     loss = poincare(values, torch.tensor([0]))

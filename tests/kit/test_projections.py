@@ -35,9 +35,7 @@ def _nearest_in_l1_ball(point: np.ndarray, radius: float) -> np.ndarray:
     result = minimize(
         lambda parts: ((parts[:n] - parts[n:] - point) ** 2).sum(),
         np.zeros(2 * n),
-        jac=lambda parts: (
-            2 * np.concatenate([parts[:n] - parts[n:] - point, -(parts[:n] - parts[n:] - point)])
-        ),
+        jac=lambda parts: 2 * np.concatenate([parts[:n] - parts[n:] - point, -(parts[:n] - parts[n:] - point)]),
         bounds=[(0, None)] * (2 * n),
         constraints={
             "type": "ineq",
@@ -72,18 +70,14 @@ def test_ball_properties(norm: int, values: np.ndarray, centre: np.ndarray, radi
     assert (length <= radius + 1e-9).all()
     inside = torch.linalg.vector_norm(rows - middle, norm, dim=1) <= radius
     assert torch.equal(found[inside], rows[inside])  # bit for bit
-    torch.testing.assert_close(
-        length[~inside], torch.full_like(length[~inside], radius), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(length[~inside], torch.full_like(length[~inside], radius), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(project(found, middle, radius), found, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("norm", BALLS)
 @settings(max_examples=40, deadline=None)
 @given(values=vectors, inner=vectors, radius=st.floats(0.1, 12))
-def test_projection_is_the_nearest_point(
-    norm: int, values: np.ndarray, inner: np.ndarray, radius: float
-) -> None:
+def test_projection_is_the_nearest_point(norm: int, values: np.ndarray, inner: np.ndarray, radius: float) -> None:
     """No point of the ball makes an acute angle with the way in: what defines a projection."""
     rows, other = torch.from_numpy(values), torch.from_numpy(inner)
     found = BALLS[norm](rows, torch.zeros(4, dtype=torch.float64), radius)
@@ -105,9 +99,7 @@ def test_balls_take_any_shape_and_a_radius_per_row(norm: int) -> None:
 
 @pytest.mark.parametrize("norm", BALLS)
 def test_ball_gradients(norm: int) -> None:
-    values = torch.randn(
-        3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-    ).requires_grad_()
+    values = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: BALLS[norm](v, torch.zeros_like(v), 0.7), values)
 
 

@@ -12,16 +12,12 @@ from hypothesis.extra import numpy as hnp
 from micore.kit.selection import robust_scores, robust_top_k, stable_top_k, top_k_per_class
 from micore.testing.devices import pretend_accelerator
 
-tied_scores = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)
-)
+tied_scores = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3))
 
 
 @settings(max_examples=60, deadline=None)
 @given(scores=tied_scores, data=st.data())
-def test_each_class_gets_its_best_candidates_lowest_index_first(
-    scores: np.ndarray, data: st.DataObject
-) -> None:
+def test_each_class_gets_its_best_candidates_lowest_index_first(scores: np.ndarray, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(scores)))
     chosen = top_k_per_class(torch.from_numpy(scores), k)
     assert chosen.indices.shape == chosen.scores.shape == (scores.shape[1], k)

@@ -67,9 +67,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         values = {key: value or "" for key, value in attrs}
-        self.addresses += [
-            values[key] for key in ("src", "href", "srcset", "action", "data") if key in values
-        ]
+        self.addresses += [values[key] for key in ("src", "href", "srcset", "action", "data") if key in values]
         self.ids += [values["id"]] if "id" in values else []
         self.labels += [values["aria-labelledby"]] if "aria-labelledby" in values else []
         if tag not in self.VOID:
@@ -363,11 +361,7 @@ def test_few_cases_are_all_shown_least_distance_first(tmp_path: Path) -> None:
 
 
 def test_markdown_has_one_row_for_each_measurement(run: Run) -> None:
-    row = next(
-        line
-        for line in render(run, "markdown").splitlines()
-        if line.startswith("| accuracy@1 | accuracy@1234")
-    )
+    row = next(line for line in render(run, "markdown").splitlines() if line.startswith("| accuracy@1 | accuracy@1234"))
     cells = [cell.strip().replace("\\", "") for cell in row.strip("|").split("|")]
     assert cells[2:6] == [
         "0.600 [0.550, 0.650]", "0.100 [0.050, 0.150]", "0.050 [0.000, 0.100]", "0.900 [0.850, 0.950]",

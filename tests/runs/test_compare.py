@@ -70,10 +70,7 @@ def test_less_leakage_is_told_with_its_price(make: Make) -> None:
     found = compare([make("plain", HIGH), make("blurred", LOW, target=defended())])
     (text,) = found.statements
     assert text.startswith("blurred against plain: less leakage (accuracy@1 changes by -0.375 [")
-    assert (
-        "held-out accuracy of the target 0.900 [0.851, 0.934] instead of 0.950 [0.910, 0.973] (-0.050)"
-        in text
-    )
+    assert "held-out accuracy of the target 0.900 [0.851, 0.934] instead of 0.950 [0.910, 0.973] (-0.050)" in text
     assert found.warnings == ()
 
 
@@ -151,9 +148,7 @@ def test_runs_that_are_not_comparable_are_warned_of(make: Make, changes: dict[st
 def test_failed_cases_are_warned_of(make: Make) -> None:
     cases = manifest(12)["cases"]
     cases[3] |= {"status": "failed", "error": "boom"}
-    assert "1 cases of b failed" in "\n".join(
-        compare([make("a", HIGH), make("b", LOW, cases=cases)]).warnings
-    )
+    assert "1 cases of b failed" in "\n".join(compare([make("a", HIGH), make("b", LOW, cases=cases)]).warnings)
 
 
 def test_text_has_a_row_for_each_run_and_figure(make: Make) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mi_image.acgan import TacganDiscriminator
 from torch.nn.utils import parametrize
+
+from mi_image.acgan import TacganDiscriminator
 
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3)])

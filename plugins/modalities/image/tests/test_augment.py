@@ -42,9 +42,7 @@ def test_shape_and_range_stay(channels: int) -> None:
 
 
 def test_borders_are_mirrored_not_black() -> None:
-    turned = Augmentation(flip=0, rotation=45, brightness=0, contrast=0).apply(
-        torch.ones(4, 1, 16, 16), numbers()
-    )
+    turned = Augmentation(flip=0, rotation=45, brightness=0, contrast=0).apply(torch.ones(4, 1, 16, 16), numbers())
     torch.testing.assert_close(turned, torch.ones(4, 1, 16, 16))
 
 

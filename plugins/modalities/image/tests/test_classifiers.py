@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mi_image.classifiers import ImageClassifier, ResNet18, SmallCnn, SmallResNet, Vgg16Bn
 from torch import Tensor, nn
+
+from mi_image.classifiers import ImageClassifier, ResNet18, SmallCnn, SmallResNet, Vgg16Bn
 
 ALL = (SmallCnn, SmallResNet, ResNet18, Vgg16Bn)
 
@@ -20,9 +21,7 @@ def count(*modules: nn.Module) -> int:
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3), (96, 3)])
 @pytest.mark.parametrize("network", ALL)
-def test_forward_is_the_head_of_the_features(
-    network: type[ImageClassifier], size: int, channels: int
-) -> None:
+def test_forward_is_the_head_of_the_features(network: type[ImageClassifier], size: int, channels: int) -> None:
     model = network(5, channels, size, width=4).eval()  # type: ignore[call-arg]
     images = seeded(2, channels, size, size)
     features = model.features(images)

@@ -99,9 +99,7 @@ def test_every_weight_of_the_critic_is_normalised() -> None:
     images, labels = torch.sigmoid(seeded(4, 1, 16, 16)), torch.tensor([0, 1, 2, 0])
     for _ in range(100):  # power iterations
         critic(images, labels)
-    weights = [
-        m.weight for m in critic.eval().modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding))
-    ]
+    weights = [m.weight for m in critic.eval().modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding))]
     assert len(weights) == 3 * 3 + 2
     for weight in weights:
         largest = torch.linalg.matrix_norm(weight.flatten(1), 2)

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from mi_image.dcgan import DcganGenerator, KedCritic, MinibatchDiscrimination, WganCritic
 from torch import Tensor, nn
+
+from mi_image.dcgan import DcganGenerator, KedCritic, MinibatchDiscrimination, WganCritic
 
 SIZES = (32, 64, 128, 256)
 

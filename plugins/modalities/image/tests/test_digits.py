@@ -59,12 +59,8 @@ def test_no_image_is_in_two_splits(public):
 def test_shared_classes_are_cut_into_thirds():
     dataset = open_digits(None, size=8, public="0-9")
     counts = torch.bincount(dataset.split("private").labels).tolist()
-    assert all(
-        abs(count - total / 3) <= 1 for count, total in zip(counts, (178, 182, 177, 183, 181), strict=True)
-    )
-    assert len(dataset.split("public")) == 1797 - len(dataset.split("private")) - len(
-        dataset.split("holdout")
-    )
+    assert all(abs(count - total / 3) <= 1 for count, total in zip(counts, (178, 182, 177, 183, 181), strict=True))
+    assert len(dataset.split("public")) == 1797 - len(dataset.split("private")) - len(dataset.split("holdout"))
 
 
 def test_evaluators_learn_the_other_digits_too(digits):

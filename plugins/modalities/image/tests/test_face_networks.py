@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mi_image.face_networks import ImprovedResidualBlock, Ir50, Ir152
 from torch import nn
+
+from mi_image.face_networks import ImprovedResidualBlock, Ir50, Ir152
 
 
 def conv_parameters(depths: tuple[int, ...], side: int, channels: int = 3) -> int:

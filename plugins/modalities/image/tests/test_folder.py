@@ -16,9 +16,7 @@ def make_class(directory, n=5, *, seed=0, suffix=".png"):
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     for index in range(n):
-        Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(
-            directory / f"{index}{suffix}"
-        )
+        Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(directory / f"{index}{suffix}")
 
 
 @pytest.fixture
@@ -146,9 +144,7 @@ def test_damaged_images_are_named(root, suffix, damage):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file)
     whole = file.read_bytes()
-    file.write_bytes(
-        {"truncated": whole[: len(whole) // 2], "zeros": bytes(len(whole)), "empty": b""}[damage]
-    )
+    file.write_bytes({"truncated": whole[: len(whole) // 2], "zeros": bytes(len(whole)), "empty": b""}[damage])
     with pytest.raises(DataError, match=r"bad\.\w+ cannot be read as an image"):
         open_small(root, public="none")
 
@@ -185,9 +181,7 @@ def test_transparency_is_laid_on_white(tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I;16", "F"])
 def test_modes_are_converted(tmp_path, mode):
     grey = Image.new("L", (6, 6), 255)
-    picture = (
-        Image.fromarray(np.full((6, 6), 65535, dtype=np.uint16)) if mode == "I;16" else grey.convert(mode)
-    )
+    picture = Image.fromarray(np.full((6, 6), 65535, dtype=np.uint16)) if mode == "I;16" else grey.convert(mode)
     image = read(save(tmp_path, picture, "picture.tif"))
     assert image.shape == (3, 4, 4)
     assert (image == 255).all()

@@ -26,9 +26,7 @@ def pictures(n, seed=0):
 
 
 def table(n=15, *, names=("ant", "bee", "cat"), seed=0):
-    features = datasets.Features(
-        {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=list(names))}
-    )
+    features = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(names=list(names))})
     data = {"picture": pictures(n, seed), "kind": [index % len(names) for index in range(n)]}
     return datasets.Dataset.from_dict(data, features=features)
 

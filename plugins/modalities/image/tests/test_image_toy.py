@@ -19,9 +19,7 @@ def test_toy_is_the_same_every_time():
     assert one.problem(one.dataset.split("public").take([0, 1])) is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("modality", "image"), ("dataset", "digits"), ("model", "small-cnn")]
-)
+@pytest.mark.parametrize(("kind", "name"), [("modality", "image"), ("dataset", "digits"), ("model", "small-cnn")])
 def test_modality_passes_its_checks(kind, name, monkeypatch):
     monkeypatch.setattr(ImageModality, "toy", lambda self: image_toy(), raising=False)
     registry = Registry.from_plugins({"image": plugin})

@@ -98,9 +98,7 @@ def test_other_goals_are_refused(goal):
         MODALITY.cases(goal, None, NAMES, None)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)).map(sorted), min_size=1), st.integers(1, 30)
-)
+@given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)).map(sorted), min_size=1), st.integers(1, 30))
 def test_selection_of_ranges_is_their_union_in_order(ranges, n_classes):
     choice = ",".join(f"{first}-{last}" for first, last in ranges)
     classes = [f"class {label}" for label in range(n_classes)]
@@ -138,9 +136,9 @@ def test_adapter_leaves_fitting_images_alone():
 def test_adapter_normalises_per_channel():
     batch = images()
     fitted = adapter((3, 16, 16), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))(batch)
-    expected = (batch.double() - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor(
-        [0.5, 0.6, 0.7]
-    ).view(3, 1, 1)
+    expected = (batch.double() - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.6, 0.7]).view(
+        3, 1, 1
+    )
     torch.testing.assert_close(fitted, expected.float())
     torch.testing.assert_close(adapter((3, 16, 16), (0.5,), (0.5,))(batch), 2 * batch - 1)
 
@@ -200,9 +198,7 @@ def test_augmented_images_keep_shape_and_range(strength, channels):
 
 
 def test_augmentation_differs_per_image_and_grows():
-    smooth = torch.nn.functional.interpolate(images(1, 1, 4), (32, 32), mode="bilinear").expand(
-        32, -1, -1, -1
-    )
+    smooth = torch.nn.functional.interpolate(images(1, 1, 4), (32, 32), mode="bilinear").expand(32, -1, -1, -1)
     light, strong = (MODALITY.augment(smooth, strength, Random(1)) for strength in ("light", "strong"))
     assert light.var(dim=0).mean() > 0
     assert (light - smooth).square().mean() < (strong - smooth).square().mean()
@@ -295,9 +291,7 @@ def test_every_spec_names_something_that_is_there(spec):
 
 
 def test_listing_imports_no_torch():
-    code = (
-        "import sys, mi_image.plugin as p; p.mi_models(); p.mi_datasets(); sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, mi_image.plugin as p; p.mi_models(); p.mi_datasets(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -23,9 +23,7 @@ def smooth(n, seed, channels=1):
 def dataset_of(private, public, holdout=None):
     labels = torch.zeros(len(private), dtype=torch.int64)
     held = None if holdout is None else Pool(holdout, torch.zeros(len(holdout), dtype=torch.int64), ("a",))
-    return ImageDataset(
-        name="made", private=Pool(private, labels, ("a",)), holdout=held, public=ImageSplit(public)
-    )
+    return ImageDataset(name="made", private=Pool(private, labels, ("a",)), holdout=held, public=ImageSplit(public))
 
 
 def measure(*images):
@@ -78,12 +76,8 @@ def test_hash_agrees_with_a_slow_cosine_transform():
     frequencies = torch.zeros(8, 8, dtype=torch.float64)
     for row in range(8):
         for column in range(8):
-            down = torch.tensor(
-                [math.cos(math.pi * (row + 1) * (2 * y + 1) / 64) for y in range(32)]
-            ).double()
-            across = torch.tensor(
-                [math.cos(math.pi * (column + 1) * (2 * x + 1) / 64) for x in range(32)]
-            ).double()
+            down = torch.tensor([math.cos(math.pi * (row + 1) * (2 * y + 1) / 64) for y in range(32)]).double()
+            across = torch.tensor([math.cos(math.pi * (column + 1) * (2 * x + 1) / 64) for x in range(32)]).double()
             frequencies[row, column] = down @ image @ across
     middle = frequencies.flatten().sort().values[31:33].mean()
     expected = torch.where(frequencies.flatten() > middle, 1.0, -1.0)

@@ -16,9 +16,7 @@ ROOT = Path(os.environ.get("MI_DATA_ROOT", ""))
 needs_mnist = pytest.mark.skipif(
     not (ROOT / "digits/mnist/mnist.npz").is_file(), reason="MI_DATA_ROOT has no digits/mnist"
 )
-needs_faces = pytest.mark.skipif(
-    not (ROOT / "faces/lfw/index.csv").is_file(), reason="MI_DATA_ROOT has no faces/lfw"
-)
+needs_faces = pytest.mark.skipif(not (ROOT / "faces/lfw/index.csv").is_file(), reason="MI_DATA_ROOT has no faces/lfw")
 
 
 def lengths(dataset):
@@ -31,9 +29,7 @@ def test_mnist_counts():
     assert lengths(dataset) == [30596, 5139, 29404]
     split, classes = dataset.judging()
     assert classes == tuple("0123456789")
-    assert (
-        torch.bincount(split.labels)[:5].tolist() == torch.bincount(dataset.split("private").labels).tolist()
-    )
+    assert torch.bincount(split.labels)[:5].tolist() == torch.bincount(dataset.split("private").labels).tolist()
     images = dataset.split("private").take(range(200))
     assert (images.min(), images.max()) == (0, 1)
 
@@ -101,9 +97,7 @@ def test_damaged_archives_are_named(tmp_path):
     lfw.mkdir(parents=True)
     for name in ("private_112.zip", "public_64.zip"):
         (lfw / name).write_bytes(b"not a zip")
-    (lfw / "index.csv").write_text(
-        "file,split,label\n00/000.jpg,private_train,0\n00/001.jpg,private_test,0\n"
-    )
+    (lfw / "index.csv").write_text("file,split,label\n00/000.jpg,private_train,0\n00/001.jpg,private_test,0\n")
     with pytest.raises(DataError, match=r"private_112\.zip cannot be read"):
         open_faces(None, data_root=tmp_path)
     with pytest.raises(DataError, match="nobody has 3 images"):

@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from mi_image.stylegan2 import StyleGan2Generator, to_canonical
-from mi_image.stylegan2_layers import EqualizedLinear, StyledConv, fir_filter, modulated_conv, upsample
 from torch import Tensor
 from torch.nn import functional
+
+from mi_image.stylegan2 import StyleGan2Generator, to_canonical
+from mi_image.stylegan2_layers import EqualizedLinear, StyledConv, fir_filter, modulated_conv, upsample
 
 
 def seeded(*shape: int, seed: int = 0) -> Tensor:
@@ -19,9 +20,7 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
 def tiny(size: int = 32, n_classes: int = 0) -> StyleGan2Generator:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = StyleGan2Generator(
-            8, size, 3, w_dim=6, n_classes=n_classes, n_mapping_layers=2, channel_max=4
-        ).eval()
+        model = StyleGan2Generator(8, size, 3, w_dim=6, n_classes=n_classes, n_mapping_layers=2, channel_max=4).eval()
     model.mapping.w_avg.copy_(seeded(6, seed=9))
     return model
 
@@ -63,9 +62,7 @@ def test_modulated_convolution_against_a_loop_over_samples(demodulate: bool) -> 
         if demodulate:
             scaled = scaled / (scaled.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()  # equation 3
         rows.append(functional.conv2d(sample[None], scaled, padding=1))
-    torch.testing.assert_close(
-        modulated_conv(maps, weight, styles, demodulate), torch.cat(rows), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(modulated_conv(maps, weight, styles, demodulate), torch.cat(rows), rtol=1e-4, atol=1e-5)
 
 
 def test_upsampling_convolution_against_a_direct_computation() -> None:

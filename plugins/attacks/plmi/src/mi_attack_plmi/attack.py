@@ -69,7 +69,9 @@ class PseudoLabelGuidedConfig(Config):
     restarts: int = Field(5, ge=1, description="reconstructions per class (paper: 5)")
     # views, in GAN training and in the search
     crop_area: float = Field(0.8, gt=0, le=1, description="smallest area of a random crop (code: 0.8)")
-    flip: float | None = Field(None, ge=0, le=1, description="probability of a mirror image (code: 0.5); none: 0.5 for colour, 0 for grey")
+    flip: float | None = Field(
+        None, ge=0, le=1, description="probability of a mirror image (code: 0.5); none: 0.5 for colour, 0 for grey"
+    )
     rotation: float = Field(5.0, ge=0, description="largest rotation in degrees (code: 5)")
     brightness: float = Field(0.2, ge=0, description="largest relative change of brightness (code: 0.2)")
     contrast: float = Field(0.2, ge=0, description="largest relative change of contrast (code: 0.2)")
@@ -149,9 +151,7 @@ class PseudoLabelGuided:
                 report(sum(map(len, scores)))
         return top_k_per_class(torch.cat(scores), min(self.config.n_top, len(images))).indices
 
-    def _training(
-        self, target: Target, images: Tensor, members: Tensor, runtime: Runtime
-    ) -> ConditionalGanTraining:
+    def _training(self, target: Target, images: Tensor, members: Tensor, runtime: Runtime) -> ConditionalGanTraining:
         config, module = self.config, target.module
         channels, size = images.shape[1], images.shape[2]
         settings = GanSettings(

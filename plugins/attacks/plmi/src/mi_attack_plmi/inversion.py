@@ -18,7 +18,6 @@ from torch import Tensor
 from mi_image.augment import Augmentation, UniformSource
 from micore.errors import BudgetExceeded
 from micore.kit.losses import max_margin
-from micore.kit.selection import top_k_per_class
 
 Generator = Callable[[Tensor, Tensor], Tensor]
 Logits = Callable[[Tensor], Tensor]
@@ -32,9 +31,7 @@ Context = Callable[[], AbstractContextManager[Any]]
 Spend = Callable[[int], AbstractContextManager[Any]]
 
 
-def view_draws(
-    sources: Sequence[UniformSource], restarts: int, views: int, augmentation: Augmentation
-) -> Draws:
+def view_draws(sources: Sequence[UniformSource], restarts: int, views: int, augmentation: Augmentation) -> Draws:
     """Return a function n_steps -> (n_steps, views, B, P): the random numbers of every step, view and row.
 
     One source per case; B = len(sources) * restarts, rows case by case. A case's numbers come from its own

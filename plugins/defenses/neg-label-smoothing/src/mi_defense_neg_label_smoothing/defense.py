@@ -39,8 +39,12 @@ class NegativeLabelSmoothingConfig(Config):
 
     alpha: float = Field(-0.05, ge=-1, lt=0, description="smoothing factor; paper: -0.05 for 1000 and 530 classes")
     schedule: Literal["linear", "authors", "none"] = Field("linear", description="how the factor is reached")
-    warm_up: float = Field(0.5, ge=0, lt=1, description="share of the epochs with plain cross-entropy (authors: 50 of 100)")
-    full_at: float = Field(0.75, gt=0, le=1, description="share of the epochs after which the factor is full (authors: 75 of 100)")
+    warm_up: float = Field(
+        0.5, ge=0, lt=1, description="share of the epochs with plain cross-entropy (authors: 50 of 100)"
+    )
+    full_at: float = Field(
+        0.75, gt=0, le=1, description="share of the epochs after which the factor is full (authors: 75 of 100)"
+    )
 
 
 class NegativeLabelSmoothing(Defense):

@@ -77,9 +77,7 @@ class DistanceEvaluator:
             for figure in figures(features, rows.labels, gallery, judge.notes)
         ]
 
-    def _nearest_public(
-        self, rows: Rows, gallery: Gallery, public: Tensor, judge: EvaluatorModel
-    ) -> list[Measurement]:
+    def _nearest_public(self, rows: Rows, gallery: Gallery, public: Tensor, judge: EvaluatorModel) -> list[Measurement]:
         """Measure, in place of each reconstruction, one of the public samples nearest to its class."""
         chosen = nearest_public(public, rows.labels, gallery)
         control = Rows(NEAREST_PUBLIC, rows.samples, rows.case_ids, rows.positions, rows.labels)
@@ -150,7 +148,7 @@ def nearest_of_class(features: Tensor, labels: Tensor, private: Tensor, private_
 
 
 def nearest_public(public: Tensor, labels: Tensor, gallery: Gallery) -> Tensor:
-    """Return, for each row of ``labels`` (N,), a public sample (its index): the k-th row of a class gets the k-th nearest."""
+    """Return for each row of ``labels`` (N,) a public sample: the k-th row of a class gets the k-th nearest."""
     chosen = torch.empty_like(labels)
     for label in labels.unique().tolist():
         members = gallery.private[gallery.labels == label]

@@ -30,9 +30,7 @@ def chips(images: Tensor, eyes: tuple[Point, Point] = EYES) -> Tensor:
     _check_images(images)
     images = _reduce(images.float().expand(-1, 3, -1, -1), eyes)
     theta = torch.tensor(_alignment(eyes, images.shape[-2], images.shape[-1]), device=images.device)
-    grid = functional.affine_grid(
-        theta.expand(len(images), 2, 3), [len(images), 3, CHIP_SIZE, CHIP_SIZE], False
-    )
+    grid = functional.affine_grid(theta.expand(len(images), 2, 3), [len(images), 3, CHIP_SIZE, CHIP_SIZE], False)
     # "border" clamps every bicubic tap, so the edge goes on for ever; with `EYES` a chip reaches
     # 0.24 of the side beyond it (16 px of 64).
     aligned = functional.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
@@ -40,9 +38,7 @@ def chips(images: Tensor, eyes: tuple[Point, Point] = EYES) -> Tensor:
 
 
 @torch.no_grad()
-def describe(
-    network: FaceDescriptor, images: Tensor, batch_size: int = 64, eyes: tuple[Point, Point] = EYES
-) -> Tensor:
+def describe(network: FaceDescriptor, images: Tensor, batch_size: int = 64, eyes: tuple[Point, Point] = EYES) -> Tensor:
     """Return the (N, 128) descriptors of (N, 3 or 1, H, W) pictures in [0, 1], on the CPU.
 
     Works on the network's device, ``batch_size`` pictures at a time; ``eyes`` as in `chips`. The

@@ -31,9 +31,7 @@ WEIGHTS_VARIABLE = "MI_FACE_DESCRIPTOR"
 class FaceDescriptorConfig(Config):
     """Settings of the evaluator."""
 
-    weights: str | None = Field(
-        None, description=f"path of the weights (see the README); default: ${WEIGHTS_VARIABLE}"
-    )
+    weights: str | None = Field(None, description=f"path of the weights (see the README); default: ${WEIGHTS_VARIABLE}")
     eyes: tuple[Point, Point] = Field(
         EYES, description="left and right eye in every picture, (x, y) as fractions of width and height"
     )
@@ -57,9 +55,7 @@ class FaceDescriptorEvaluator:
     def __init__(self, config: FaceDescriptorConfig) -> None:
         self.config = config
 
-    def evaluate(
-        self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime
-    ) -> list[Measurement]:
+    def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
         """Measure rank, distance and verification of every subject.
 
         Raises `ModelError` without usable weights, `DataError` on data that are not labelled faces.
@@ -95,9 +91,7 @@ class FaceDescriptorEvaluator:
         ]
         return torch.cat(parts), private.labels.cpu()
 
-    def _figures(
-        self, descriptors: Tensor, labels: Tensor, gallery: Tensor, gallery_labels: Tensor
-    ) -> list[Figure]:
+    def _figures(self, descriptors: Tensor, labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> list[Figure]:
         line_up = identification(descriptors, labels, gallery, gallery_labels)
         distances = nearest_same_class(descriptors, labels, gallery, gallery_labels)
         verified = verification(descriptors, labels, gallery, gallery_labels, self.config.threshold)

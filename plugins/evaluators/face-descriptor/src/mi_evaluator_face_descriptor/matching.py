@@ -17,7 +17,7 @@ SAME_PERSON = 0.6
 """dlib's threshold for a single pair: two faces nearer than this are one person."""
 
 STRICT = 0.5
-"""A threshold for the nearest of many pictures: 0.6 lets 16 % of strangers pass there, 0.5 lets 0.7 % (see the README)."""
+"""A threshold for the nearest of many pictures: there 0.6 lets 16 % of strangers pass, 0.5 lets 0.7 % (README)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,7 @@ class Verification:
     """Share of (reconstruction, other class) pairs that pass too: what acceptance is worth."""
 
 
-def identification(
-    descriptors: Tensor, labels: Tensor, gallery: Tensor, gallery_labels: Tensor
-) -> Identification:
+def identification(descriptors: Tensor, labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> Identification:
     """Rank the own class of each descriptor among the class centroids of the gallery.
 
     ``descriptors``: (N, d) with (N,) integer ``labels``; ``gallery``: (M, d) with (M,) labels. A
@@ -77,9 +75,7 @@ def identification(
     return Identification(ranks=ranks, n_classes=len(classes))
 
 
-def nearest_same_class(
-    descriptors: Tensor, labels: Tensor, gallery: Tensor, gallery_labels: Tensor
-) -> Tensor:
+def nearest_same_class(descriptors: Tensor, labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> Tensor:
     """Return the (N,) distances to the nearest gallery picture of the own class (KNN distance, k = 1).
 
     Arguments and errors as in `identification`. The papers report the square of it.

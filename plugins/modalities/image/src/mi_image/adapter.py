@@ -66,9 +66,7 @@ def _fit_channels(images: Tensor, channels: int) -> Tensor:
 def _fit_size(images: Tensor, height: int, width: int) -> Tensor:
     if images.shape[-2:] == (height, width):
         return images
-    return functional.interpolate(
-        images, (height, width), mode="bilinear", align_corners=False, antialias=True
-    )
+    return functional.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def luminance(images: Tensor) -> Tensor:

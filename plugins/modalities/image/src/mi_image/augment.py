@@ -90,9 +90,7 @@ class Augmentation:
     def _colour_factors(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         bright, contrast, gate = numbers[:, 5:, None, None, None].unbind(1)
         active = (gate < self.colour_probability).to(bright.dtype)
-        return 1 + active * self.brightness * (2 * bright - 1), 1 + active * self.contrast * (
-            2 * contrast - 1
-        )
+        return 1 + active * self.brightness * (2 * bright - 1), 1 + active * self.contrast * (2 * contrast - 1)
 
 
 def _sampling_grid(affine: Tensor, height: int, width: int) -> Tensor:

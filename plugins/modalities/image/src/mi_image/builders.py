@@ -47,15 +47,11 @@ def _build(
     try:
         return network(n_classes, channels, size, **arguments)
     except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{network.__name__} cannot be built: {error}", hint="see `mi show` for this model"
-        ) from error
+        raise ModelError(f"{network.__name__} cannot be built: {error}", hint="see `mi show` for this model") from error
 
 
 def _channels_and_size(input_spec: InputSpec) -> tuple[int, int]:
     shape = input_spec.shape
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise ModelError(
-            f"these networks take square images (channels, size, size), not inputs of shape {shape}"
-        )
+        raise ModelError(f"these networks take square images (channels, size, size), not inputs of shape {shape}")
     return shape[0], shape[1]

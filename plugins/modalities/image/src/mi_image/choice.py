@@ -58,8 +58,6 @@ def _label_of(name: str, classes: Sequence[str], option: str, error: type[MiErro
 
 
 def _listing(classes: Sequence[str]) -> str:
-    shown = [
-        f"{label} ({name})" if name != str(label) else name for label, name in enumerate(classes[:_SHOWN])
-    ]
+    shown = [f"{label} ({name})" if name != str(label) else name for label, name in enumerate(classes[:_SHOWN])]
     rest = [f"... {len(classes) - 1}"] if len(classes) > _SHOWN else []
     return "there are: " + ", ".join(shown + rest)

@@ -52,9 +52,7 @@ class ImageClassifier(nn.Module, ABC):
         if n_classes < 1 or channels < 1:
             raise ValueError(f"{name}: n_classes={n_classes}, channels={channels}; both must be at least 1")
         if size < self.min_size:
-            raise ValueError(
-                f"{name}: size={size} is too small; resize the images to at least {self.min_size} px"
-            )
+            raise ValueError(f"{name}: size={size} is too small; resize the images to at least {self.min_size} px")
         self.n_classes, self.channels, self.size = n_classes, channels, size
 
     @abstractmethod
@@ -81,9 +79,7 @@ class ImageClassifier(nn.Module, ABC):
                 f"resize them, or build it with size={shape[2]}"
             )
         if min(shape[2:]) < self.min_size:
-            raise ValueError(
-                f"{name}: images of {shape[2]}x{shape[3]} px; resize to at least {self.min_size} px"
-            )
+            raise ValueError(f"{name}: images of {shape[2]}x{shape[3]} px; resize to at least {self.min_size} px")
 
 
 def _conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -166,11 +162,7 @@ class ResNet18(ImageClassifier):
     def __init__(self, n_classes: int, channels: int = 3, size: int = 64, width: int = 64) -> None:
         super().__init__(n_classes, channels, size)
         small = size <= 64
-        conv = (
-            _conv3(channels, width)
-            if small
-            else nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
-        )
+        conv = _conv3(channels, width) if small else nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
         pool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         self.stem = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(), pool)
         widths = (width, 2 * width, 4 * width, 8 * width)
@@ -271,17 +263,13 @@ class SmallResNet(ImageClassifier):
         ValueError: ``depth`` is below 1.
     """
 
-    def __init__(
-        self, n_classes: int, channels: int = 3, size: int = 64, width: int = 24, depth: int = 1
-    ) -> None:
+    def __init__(self, n_classes: int, channels: int = 3, size: int = 64, width: int = 24, depth: int = 1) -> None:
         super().__init__(n_classes, channels, size)
         if depth < 1:
             raise ValueError(f"SmallResNet: depth={depth}; give at least one residual block per stage")
         self.stem = _conv3(channels, width, stride=1 if size < 24 else 2)
         widths = (width, width, 2 * width, 4 * width)
-        self.stages = nn.Sequential(
-            *(self._stage(widths[i], widths[i + 1], 1 + (i > 0), depth) for i in range(3))
-        )
+        self.stages = nn.Sequential(*(self._stage(widths[i], widths[i + 1], 1 + (i > 0), depth) for i in range(3)))
         self.n_features = widths[-1]
         self.tail = nn.Sequential(nn.BatchNorm2d(self.n_features), nn.SiLU())
         self.head = nn.Linear(self.n_features, n_classes)

@@ -22,9 +22,7 @@ def _doublings(size: int, name: str) -> int:
     """Return how many doublings lead from 4 px to ``size``; raise ValueError for another size."""
     supported = {32: 3, 64: 4, 128: 5, 256: 6}
     if size not in supported:
-        raise ValueError(
-            f"{name}: size={size}; it exists for {sorted(supported)} px: resize the images to one of them"
-        )
+        raise ValueError(f"{name}: size={size}; it exists for {sorted(supported)} px: resize the images to one of them")
     return supported[size]
 
 

@@ -51,9 +51,7 @@ class Jitter:
         # The grid spans [-1, 1], so a shift by a part of the side is twice that part.
         top = torch.stack([mirror * cosine, -mirror * sine, 2 * self.shift * _signed(right)], dim=1)
         bottom = torch.stack([sine, cosine, 2 * self.shift * _signed(down)], dim=1)
-        grid = functional.affine_grid(
-            torch.stack([top, bottom], dim=1), list(images.shape), align_corners=False
-        )
+        grid = functional.affine_grid(torch.stack([top, bottom], dim=1), list(images.shape), align_corners=False)
         return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     def _recolour(self, images: Tensor, numbers: Tensor) -> Tensor:

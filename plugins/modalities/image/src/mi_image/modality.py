@@ -47,9 +47,7 @@ class ImageModality:
             raise UsageError(f"goal {goal!r} is not there for images", hint="class")
         classes = tuple(bundle_classes) or (dataset.classes if dataset is not None else ())
         if not classes:
-            raise UsageError(
-                "the target does not say what its classes are", hint="give the data set it was trained on"
-            )
+            raise UsageError("the target does not say what its classes are", hint="give the data set it was trained on")
         return [Case(id=f"class-{label}", goal=goal, label=label) for label in read_choice(choice, classes)]
 
     def augment(self, samples: Tensor, strength: str, rng: Random) -> Tensor:

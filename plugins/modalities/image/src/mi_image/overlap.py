@@ -58,9 +58,7 @@ class _Fingerprints:
         for start in range(0, len(split), _ROWS):
             images = split.take(range(start, min(start + _ROWS, len(split))))
             levels = (images * 255).round().to(torch.uint8)
-            self.digests += [
-                hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in levels.numpy()
-            ]
+            self.digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in levels.numpy()]
             signs.append(perceptual_signs(images))
             flat.append(luminance(images).flatten(1).std(dim=1) < _LEAST_DEVIATION)
         self.signs, self.flat = torch.cat(signs), torch.cat(flat)
@@ -85,14 +83,11 @@ def _cosines() -> Tensor:
 def _compare(private: _Fingerprints, other: _Fingerprints, max_distance: int) -> dict[str, Any]:
     first = {digest: index for index, digest in reversed(list(enumerate(private.digests)))}
     equal = {index: first[digest] for index, digest in enumerate(other.digests) if digest in first}
-    near = {
-        index: pair for index, pair in _nearest(private, other, max_distance).items() if index not in equal
-    }
+    near = {index: pair for index, pair in _nearest(private, other, max_distance).items() if index not in equal}
     pairs = [(index, match, 0) for index, match in equal.items()]
     pairs += [(index, match, distance) for index, (match, distance) in near.items()]
     examples = [
-        {"index": index, "private_index": match, "distance": distance}
-        for index, match, distance in pairs[:N_EXAMPLES]
+        {"index": index, "private_index": match, "distance": distance} for index, match, distance in pairs[:N_EXAMPLES]
     ]
     return {"n": len(other.digests), "equal": len(equal), "near": len(near), "examples": examples}
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from micore.hookspecs import hookimpl
 from micore.specs import DatasetSpec, ModalitySpec, ModelSpec
 
-
 JUDGES = ("small-cnn", "small-resnet")
 """Quick networks that judge each other's inversions when the user gives no evaluator model."""
 
@@ -27,38 +26,24 @@ def mi_modalities() -> Iterable[ModalitySpec]:
 @hookimpl
 def mi_datasets() -> Iterable[DatasetSpec]:
     return [
-        _dataset(
-            "digits", "digits:open_digits", "1,797 handwritten digits, bundled", "CC BY 4.0", bundled=True
-        ),
-        _dataset(
-            "mnist", "mnist:open_mnist", "MNIST; Omniglot or USPS as shifted public data", "CC BY-SA 3.0"
-        ),
-        _dataset(
-            "faces", "faces:open_faces", "89 people of LFW; other people as public data", "research use only"
-        ),
-        _dataset(
-            "folder", "folder:open_folder", "folder:PATH, your images, one directory per class", "your own"
-        ),
-        _dataset(
-            "hf", "huggingface:open_huggingface", "hf:PATH_OR_NAME, read by `datasets`", "see the data set"
-        ),
+        _dataset("digits", "digits:open_digits", "1,797 handwritten digits, bundled", "CC BY 4.0", bundled=True),
+        _dataset("mnist", "mnist:open_mnist", "MNIST; Omniglot or USPS as shifted public data", "CC BY-SA 3.0"),
+        _dataset("faces", "faces:open_faces", "89 people of LFW; other people as public data", "research use only"),
+        _dataset("folder", "folder:open_folder", "folder:PATH, your images, one directory per class", "your own"),
+        _dataset("hf", "huggingface:open_huggingface", "hf:PATH_OR_NAME, read by `datasets`", "see the data set"),
     ]
 
 
 def _dataset(name: str, opener: str, summary: str, licence: str, *, bundled: bool = False) -> DatasetSpec:
     target = f"mi_image.datasets.{opener}"
-    return DatasetSpec(
-        name=name, target=target, summary=summary, modality="image", licence=licence, bundled=bundled
-    )
+    return DatasetSpec(name=name, target=target, summary=summary, modality="image", licence=licence, bundled=bundled)
 
 
 @hookimpl
 def mi_models() -> Iterable[ModelSpec]:
     return [
         _model("small-cnn", "small_cnn", "Four plain convolutions; trains in seconds on a CPU (28 to 64 px)"),
-        _model(
-            "small-resnet", "small_resnet", "Compact pre-activation residual network; judges small-cnn well"
-        ),
+        _model("small-resnet", "small_resnet", "Compact pre-activation residual network; judges small-cnn well"),
         _model("resnet18", "resnet18", "ResNet-18; 3x3 stem up to 64 px", "He et al., CVPR 2016"),
         _model("vgg16-bn", "vgg16_bn", "VGG-16 with the GMI line's head", "Simonyan & Zisserman, ICLR 2015"),
         _model("ir50", "ir50", "IR-50, the GMI line's face.evoLVe target", "Deng et al., CVPR 2019"),

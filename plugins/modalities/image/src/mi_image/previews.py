@@ -24,11 +24,7 @@ def export_grids(samples: Mapping[str, Tensor], directory: Path) -> list[Path]:
 
     Raises: StorageError.
     """
-    return [
-        _write(grid(images), directory / f"{safe_name(key)}.png")
-        for key, images in samples.items()
-        if len(images)
-    ]
+    return [_write(grid(images), directory / f"{safe_name(key)}.png") for key, images in samples.items() if len(images)]
 
 
 def _write(picture: Image.Image, path: Path) -> Path:
@@ -56,11 +52,7 @@ def grid(images: Tensor) -> Image.Image:
 def html(images: Tensor, limit: int) -> str:
     """Return an HTML fragment that holds up to ``limit`` images in itself."""
     levels = to_bytes(images[: max(limit, 0)])
-    return (
-        '<div class="mi-images">'
-        + "".join(_tag(image, index) for index, image in enumerate(levels))
-        + "</div>"
-    )
+    return '<div class="mi-images">' + "".join(_tag(image, index) for index, image in enumerate(levels)) + "</div>"
 
 
 def _tag(image: Tensor, index: int) -> str:
@@ -82,9 +74,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 def _picture(image: Tensor) -> Image.Image:
     """Turn uint8 (1 or 3, H, W) into a picture."""
-    return Image.fromarray(
-        image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy()
-    )
+    return Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
 
 
 def _enlargement(height: int, width: int) -> int:

@@ -105,11 +105,7 @@ class MappingNetwork(nn.Module):
         if truncation_psi == 1:
             return ws
         truncated = torch.lerp(self.w_avg.to(ws.dtype), ws[:, :truncation_cutoff], truncation_psi)
-        return (
-            truncated
-            if truncation_cutoff is None
-            else torch.cat([truncated, ws[:, truncation_cutoff:]], dim=1)
-        )
+        return truncated if truncation_cutoff is None else torch.cat([truncated, ws[:, truncation_cutoff:]], dim=1)
 
     def _conditioned(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         if not self.n_classes:
@@ -117,9 +113,7 @@ class MappingNetwork(nn.Module):
                 raise ValueError("StyleGan2 mapping: this generator is unconditional; call it without labels")
             return latents
         if labels is None:
-            raise ValueError(
-                f"StyleGan2 mapping: this generator is conditional; give labels below {self.n_classes}"
-            )
+            raise ValueError(f"StyleGan2 mapping: this generator is conditional; give labels below {self.n_classes}")
         one_hot = functional.one_hot(labels, self.n_classes).to(latents.dtype)
         return torch.cat([latents, _normalise(self.embed(one_hot))], dim=1)
 
@@ -146,9 +140,7 @@ class SynthesisNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if size < 8 or size & (size - 1):
-            raise ValueError(
-                f"StyleGan2: size={size}; choose a power of two from 8 and resize the pictures afterwards"
-            )
+            raise ValueError(f"StyleGan2: size={size}; choose a power of two from 8 and resize the pictures afterwards")
         self.sizes = [2**i for i in range(2, size.bit_length())]
         self.w_dim = w_dim
         inputs = 0
@@ -156,9 +148,7 @@ class SynthesisNetwork(nn.Module):
             outputs = min(channel_base // r, channel_max)
             self.add_module(f"b{r}", SynthesisBlock(inputs, outputs, w_dim, r, channels, conv_clamp))
             inputs = outputs
-        self.num_ws = 2 * len(
-            self.sizes
-        )  # convolutions (1 in the first block, 2 in the others) and the last torgb
+        self.num_ws = 2 * len(self.sizes)  # convolutions (1 in the first block, 2 in the others) and the last torgb
 
     @property
     def blocks(self) -> list[SynthesisBlock]:
@@ -186,8 +176,7 @@ class SynthesisNetwork(nn.Module):
         """
         if tuple(ws.shape[1:]) != (self.num_ws, self.w_dim):
             raise ValueError(
-                f"StyleGan2 synthesis: ws of shape {tuple(ws.shape)}; expected "
-                f"(B, {self.num_ws}, {self.w_dim})"
+                f"StyleGan2 synthesis: ws of shape {tuple(ws.shape)}; expected (B, {self.num_ws}, {self.w_dim})"
             )
         if not 0 <= start < len(self.sizes):
             raise ValueError(f"StyleGan2 synthesis: start={start}; give 0 to {len(self.sizes) - 1}")

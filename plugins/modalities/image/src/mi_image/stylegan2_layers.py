@@ -168,9 +168,7 @@ class StyledConv(nn.Module):
         if noise != "random":
             raise ValueError(f'StyledConv: noise={noise!r}; choose "const", "random" or "none"')
         if rng is None:
-            raise ValueError(
-                'StyledConv: noise="random" needs rng, a torch.Generator; pass one, or use noise="const"'
-            )
+            raise ValueError('StyledConv: noise="random" needs rng, a torch.Generator; pass one, or use noise="const"')
         shape = (maps.shape[0], 1, self.size, self.size)
         drawn = torch.randn(shape, generator=rng, device=rng.device)
         return drawn.to(maps.device, maps.dtype)
@@ -237,9 +235,7 @@ class SynthesisBlock(nn.Module):
         if self.n_convs == 1:
             maps = self.const.expand(ws.shape[0], -1, -1, -1)
         elif maps is None:
-            raise ValueError(
-                f"SynthesisBlock {self.size} px: maps are missing; give those of the block before it"
-            )
+            raise ValueError(f"SynthesisBlock {self.size} px: maps are missing; give those of the block before it")
         else:
             maps = self.conv0(maps, ws[:, 0], noise, rng)
         maps = self.conv1(maps, ws[:, self.n_convs - 1], noise, rng)

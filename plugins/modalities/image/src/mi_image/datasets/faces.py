@@ -39,9 +39,7 @@ class FacesOptions(DatasetOptions):
     size: int = Field(64, ge=16, le=64, description="Height and width in pixels, reduced by a box filter")
     min_images: int = Field(1, ge=1, description="Leave out people with fewer images; 30 leaves 31 people")
     cap: int = Field(50, ge=1, description="At most so many images per person in each of private and holdout")
-    public: Literal["lfw", "utkface"] = Field(
-        "lfw", description="Other people of LFW, or adults of UTKFace (shifted)"
-    )
+    public: Literal["lfw", "utkface"] = Field("lfw", description="Other people of LFW, or adults of UTKFace (shifted)")
 
 
 def open_faces(location: str | None, **options: Any) -> ImageDataset:
@@ -60,9 +58,7 @@ def open_faces(location: str | None, **options: Any) -> ImageDataset:
     counts = Counter(label for rows in files.values() for _, label in rows)
     people = sorted(label for label, count in counts.items() if count >= settings.min_images)
     if not people:
-        raise DataError(
-            f"faces: nobody has {settings.min_images} images", hint=f"at most {max(counts.values())}"
-        )
+        raise DataError(f"faces: nobody has {settings.min_images} images", hint=f"at most {max(counts.values())}")
     return ImageDataset(
         name="faces",
         private=_read_people(archive, files["private_train"], people, settings),
@@ -82,19 +78,13 @@ def _read_index(path: Path) -> dict[str, list[tuple[str, int]]]:
                 if split in splits:
                     splits[split].append((file, int(label)))
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}", hint="a CSV with columns " + ", ".join(_COLUMNS)
-        ) from error
+        raise DataError(f"{path} cannot be read: {error}", hint="a CSV with columns " + ", ".join(_COLUMNS)) from error
     if not all(splits.values()):
-        raise DataError(
-            f"{path} lists no images of " + " or ".join(name for name in splits if not splits[name])
-        )
+        raise DataError(f"{path} lists no images of " + " or ".join(name for name in splits if not splits[name]))
     return splits
 
 
-def _read_people(
-    archive: Path, rows: Iterable[tuple[str, int]], people: list[int], settings: FacesOptions
-) -> Pool:
+def _read_people(archive: Path, rows: Iterable[tuple[str, int]], people: list[int], settings: FacesOptions) -> Pool:
     taken: Counter[int] = Counter()
     chosen = []
     for file, label in rows:
@@ -113,9 +103,7 @@ def _read_pictures(path: Path, names: Sequence[str] | None, size: int) -> Tensor
             chosen = sorted(filter(is_picture, archive.namelist())) if names is None else names
             return stack((_decode(archive, path, name, size) for name in chosen), size, _CHANNELS)
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}", hint="it should be a zip archive; copy it again"
-        ) from error
+        raise DataError(f"{path} cannot be read: {error}", hint="it should be a zip archive; copy it again") from error
 
 
 def _decode(archive: zipfile.ZipFile, path: Path, name: str, size: int) -> Tensor:

@@ -22,9 +22,7 @@ from micore.errors import DataError
 class FolderOptions(OwnOptions):
     """Options of ``folder``."""
 
-    public: PathText | None = Field(
-        None, description="Directory of public images, with or without classes; or none"
-    )
+    public: PathText | None = Field(None, description="Directory of public images, with or without classes; or none")
     holdout: float | PathText = Field(
         0.2,
         union_mode="left_to_right",
@@ -38,9 +36,7 @@ def open_folder(location: str | None, **options: Any) -> ImageDataset:
     Raises: DataError that names the directory, file, class or option at fault.
     """
     if not location:
-        raise DataError(
-            "folder needs a directory", hint="folder:PATH, with one directory of images per class"
-        )
+        raise DataError("folder needs a directory", hint="folder:PATH, with one directory of images per class")
     settings = read_options(FolderOptions, "folder", options)
     root = Path(location).expanduser()
     classes = _class_names(root)
@@ -51,9 +47,7 @@ def open_folder(location: str | None, **options: Any) -> ImageDataset:
     private_labels, public_labels = assign_classes("folder", classes, settings, separate=separate)
     pool = _read_classes(root, [classes[label] for label in private_labels], settings)
     private, holdout = _hold_out(pool, settings)
-    public, others = _read_public(
-        root, [classes[label] for label in public_labels], private.classes, settings
-    )
+    public, others = _read_public(root, [classes[label] for label in public_labels], private.classes, settings)
     return ImageDataset(
         name=f"folder:{location}", private=private, holdout=holdout, public=public, others=others,
         options=settings.model_dump(mode="json"),
@@ -68,9 +62,7 @@ def _require_disjoint_directories(root: Path, settings: FolderOptions) -> None:
         named.append(Path(str(settings.public)).expanduser())
     for one, other in permutations(named, 2):
         if one.resolve().is_relative_to(other.resolve()):
-            raise DataError(
-                f"folder: {one} lies in {other}, so images would be in two splits", hint="keep them apart"
-            )
+            raise DataError(f"folder: {one} lies in {other}, so images would be in two splits", hint="keep them apart")
 
 
 def _hold_out(pool: Pool, settings: FolderOptions) -> tuple[Pool, Pool | None]:
@@ -79,9 +71,7 @@ def _hold_out(pool: Pool, settings: FolderOptions) -> tuple[Pool, Pool | None]:
     root = Path(settings.holdout).expanduser()
     missing = sorted({*pool.classes} - {*_class_names(root)})
     if missing:
-        raise DataError(
-            f"holdout directory {root} has no class {missing[0]!r}", hint="it needs all private classes"
-        )
+        raise DataError(f"holdout directory {root} has no class {missing[0]!r}", hint="it needs all private classes")
     return pool, _read_classes(root, pool.classes, settings)
 
 
@@ -117,18 +107,14 @@ def _read_public_directory(
 def _class_names(root: Path) -> tuple[str, ...]:
     names = _directories(root)
     if not names:
-        raise DataError(
-            f"{root} has no directories", hint="put the images of each class into a directory of its own"
-        )
+        raise DataError(f"{root} has no directories", hint="put the images of each class into a directory of its own")
     return names
 
 
 def _directories(root: Path) -> tuple[str, ...]:
     try:
         return tuple(
-            sorted(
-                entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-            )
+            sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         )
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror}", hint="give a directory") from error

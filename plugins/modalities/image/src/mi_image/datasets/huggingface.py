@@ -34,13 +34,9 @@ class HuggingFaceOptions(OwnOptions):
     split: str = Field("train", description="Split that the private images come from")
     holdout: float = Field(0.2, ge=0, lt=1, description="Share of each private class to hold out")
     holdout_split: str | None = Field(None, description="Split to hold out instead, such as test")
-    public_split: str | None = Field(
-        None, description="Split of the public images, if not the private one; or none"
-    )
+    public_split: str | None = Field(None, description="Split of the public images, if not the private one; or none")
     image_column: str | None = Field(None, description="Column of the images; default: the only image column")
-    label_column: str | None = Field(
-        None, description="Column of the classes; default: the only class column"
-    )
+    label_column: str | None = Field(None, description="Column of the classes; default: the only class column")
 
 
 @dataclass(frozen=True)
@@ -55,9 +51,7 @@ class _Table:
     def read(self, labels: Sequence[int], settings: HuggingFaceOptions) -> Pool:
         """Decode the images of some classes, which become labels 0, 1, 2..."""
         rows = torch.nonzero(torch.isin(self.labels, torch.tensor(labels))).squeeze(1)
-        images = stack(
-            (self._decode(row, settings) for row in rows.tolist()), settings.size, settings.channels
-        )
+        images = stack((self._decode(row, settings) for row in rows.tolist()), settings.size, settings.channels)
         return Pool(images, self.labels[rows], self.classes).keep(labels)
 
     def _decode(self, row: int, settings: HuggingFaceOptions) -> Tensor:
@@ -101,13 +95,9 @@ def open_huggingface(location: str | None, **options: Any) -> ImageDataset:
 def _require_disjoint_splits(settings: HuggingFaceOptions) -> None:
     held = settings.holdout_split
     if held == settings.split:
-        raise DataError(
-            f"hf: split {held!r} is both private and held out", hint="holdout=0.2 cuts a share off it"
-        )
+        raise DataError(f"hf: split {held!r} is both private and held out", hint="holdout=0.2 cuts a share off it")
     if held is not None and held == settings.public_split and settings.public_classes is None:
-        raise DataError(
-            f"hf: split {held!r} is both held out and public", hint="public_classes=... sets classes apart"
-        )
+        raise DataError(f"hf: split {held!r} is both held out and public", hint="public_classes=... sets classes apart")
 
 
 def _read_public(
@@ -146,9 +136,7 @@ def _load(library: Any, location: str, settings: HuggingFaceOptions) -> Mapping[
     return loaded if isinstance(loaded, dict) else {settings.split: loaded}
 
 
-def _table(
-    library: Any, location: str, splits: Mapping[str, Any], split: str, settings: HuggingFaceOptions
-) -> _Table:
+def _table(library: Any, location: str, splits: Mapping[str, Any], split: str, settings: HuggingFaceOptions) -> _Table:
     if split not in splits:
         raise DataError(f"{location} has no split {split!r}", hint="it has " + ", ".join(splits))
     rows = splits[split]
@@ -156,9 +144,7 @@ def _table(
     label = settings.label_column or _only(rows, library.ClassLabel, _LABEL_NAMES, "label_column")
     for column in (image, label):
         if column not in rows.column_names:
-            raise DataError(
-                f"{location} has no column {column!r}", hint="it has " + ", ".join(rows.column_names)
-            )
+            raise DataError(f"{location} has no column {column!r}", hint="it has " + ", ".join(rows.column_names))
     name = f"{location}, split {split}"
     try:
         cells = rows.select_columns([image]).cast_column(image, library.Image(decode=False))[image]
@@ -188,9 +174,7 @@ def _read_labels(rows: Any, column: str, name: str) -> tuple[Tensor, tuple[str, 
         raise DataError(f"{name}: column {column!r} holds neither integers nor texts")
     distinct = sorted(set(values))
     number = {value: label for label, value in enumerate(distinct)}
-    return torch.tensor([number[value] for value in values], dtype=torch.int64), tuple(
-        str(v) for v in distinct
-    )
+    return torch.tensor([number[value] for value in values], dtype=torch.int64), tuple(str(v) for v in distinct)
 
 
 def _same_classes(table: _Table, reference: _Table) -> _Table:

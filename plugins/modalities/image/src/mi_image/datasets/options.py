@@ -20,9 +20,7 @@ class DatasetOptions(Config):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    data_root: Path | None = Field(
-        None, exclude=True, description="Directory of the data sets of this machine"
-    )
+    data_root: Path | None = Field(None, exclude=True, description="Directory of the data sets of this machine")
 
 
 Options = TypeVar("Options", bound=DatasetOptions)
@@ -54,9 +52,7 @@ def _problem(model: type[DatasetOptions], name: str, detail: Mapping[str, Any]) 
 def refuse_location(dataset: str, location: str | None) -> None:
     """Raise DataError when a data set that has no place of its own is given one."""
     if location is not None:
-        raise DataError(
-            f"{dataset} takes no location, but {location!r} was given", hint=f"write {dataset} alone"
-        )
+        raise DataError(f"{dataset} takes no location, but {location!r} was given", hint=f"write {dataset} alone")
 
 
 def require_file(dataset: str, options: DatasetOptions, path: str) -> Path:

@@ -36,11 +36,7 @@ def assign_classes(
 
     Raises: DataError when they overlap, no private class is left, or it is not said what is public.
     """
-    public = (
-        []
-        if settings.public_classes is None
-        else read_labels(settings.public_classes, classes, "public_classes")
-    )
+    public = [] if settings.public_classes is None else read_labels(settings.public_classes, classes, "public_classes")
     if settings.private_classes is None:
         private = [label for label in range(len(classes)) if label not in public]
     else:

@@ -54,9 +54,7 @@ class Pool:
         """Return at most ``limit`` images of each class: the first ones."""
         if limit is None:
             return self
-        members = [
-            torch.nonzero(self.labels == label).squeeze(1)[:limit] for label in range(len(self.classes))
-        ]
+        members = [torch.nonzero(self.labels == label).squeeze(1)[:limit] for label in range(len(self.classes))]
         return self.rows(torch.cat(members).sort().values)
 
     def labelled(self) -> ImageSplit:
