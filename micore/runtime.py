@@ -185,8 +185,10 @@ class Runtime:
         return placed
 
     def maybe_compile(self, module: Module) -> Module:
-        """Compile a module if the user asked for it."""
-        return torch.compile(module) if self.compiled else module  # type: ignore[return-value]
+        """Compile a module in place if the user asked for it; its state dict keeps its names."""
+        if self.compiled:
+            module.compile()
+        return module
 
     def with_checkpoints(self, checkpoints: Checkpoints) -> Runtime:
         """Return this runtime with another place for checkpoints."""

@@ -213,8 +213,12 @@ def test_modules_are_placed_and_compiled_on_demand(monkeypatch):
     runtime = Runtime.create("cpu")
     assert runtime.place(layer) is layer
     assert runtime.maybe_compile(layer) is layer
-    monkeypatch.setattr(torch, "compile", lambda compiled: (compiled, "compiled"))
-    assert Runtime.create("cpu", compiled=True).maybe_compile(layer) == (layer, "compiled")
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    assert Runtime.create("cpu", compiled=True).maybe_compile(layer) is layer
+    assert compiled == [layer]
+    assert Runtime.create("cpu").maybe_compile(layer) is layer
+    assert compiled == [layer]
 
 
 def test_progress_tells_nobody():

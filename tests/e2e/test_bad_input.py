@@ -227,19 +227,8 @@ def pictures(tmp_path):
 
 
 def folder(root: Path, out: Path, *options: object) -> tuple[object, ...]:
-    return (
-        "train",
-        "--data",
-        f"folder:{root}",
-        "-D",
-        "public_classes=elk",
-        "-D",
-        "size=16",
-        *QUICK,
-        "-o",
-        out,
-        *options,
-    )
+    data = ("--data", f"folder:{root}", "-D", "public_classes=elk", "-D", "size=16")
+    return ("train", *data, *QUICK, "-o", out, *options)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

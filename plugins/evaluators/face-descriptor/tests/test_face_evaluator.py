@@ -127,9 +127,7 @@ def test_it_is_an_evaluator(weights: str) -> None:
     assert isinstance(FaceDescriptorEvaluator(FaceDescriptorConfig()), Evaluator)
 
 
-def test_weights_come_from_the_environment(
-    weights: str, private: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_come_from_the_environment(weights: str, private: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = FaceDescriptorEvaluator(FaceDescriptorConfig())
     attack = [subject("attack", private.samples, range(N_CLASSES))]
     monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)

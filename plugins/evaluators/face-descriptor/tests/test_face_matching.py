@@ -42,8 +42,7 @@ def test_identification_is_the_rank_of_the_own_centroid(cards: Cards) -> None:
     expected = []
     for descriptor, label in zip(descriptors, labels, strict=True):
         distances = {
-            name: np.linalg.norm(descriptor - gallery[gallery_labels == name].mean(0))
-            for name in set(gallery_labels)
+            name: np.linalg.norm(descriptor - gallery[gallery_labels == name].mean(0)) for name in set(gallery_labels)
         }
         expected.append(sorted(distances, key=distances.__getitem__).index(label) + 1)
     found = identification(*cards)

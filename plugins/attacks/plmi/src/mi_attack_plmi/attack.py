@@ -162,7 +162,8 @@ class PseudoLabelGuided:
             generator = ConditionalGenerator(target.n_classes, config.latent_dim, size, channels, config.base)
             critic = ProjectionDiscriminator(target.n_classes, size, channels, config.base)
         return ConditionalGanTraining(
-            runtime.place(generator), runtime.place(critic), images, members, runtime.rng("plmi", "gan"), settings,
+            runtime.maybe_compile(runtime.place(generator)), runtime.maybe_compile(runtime.place(critic)),
+            images, members, runtime.rng("plmi", "gan"), settings,
             guidance=lambda generated, labels: max_margin(module(generated), labels),
             augmentation=self._augmentation(channels, colour_probability=0.5), autocast=runtime.autocast,
         )  # fmt: skip
@@ -182,7 +183,7 @@ class PseudoLabelGuided:
         with runtime.seeded("plmi", "parameters"):
             generator = ConditionalGenerator(n_classes, self.config.latent_dim, size, channels, self.config.base)
         generator.load_state_dict(prepared.state["generator"])
-        return runtime.place(generator.eval().requires_grad_(False))
+        return runtime.maybe_compile(runtime.place(generator.eval().requires_grad_(False)))
 
     def _search(
         self, target: Target, cases: Sequence[Case], per_tile: int, generator: ConditionalGenerator, runtime: Runtime

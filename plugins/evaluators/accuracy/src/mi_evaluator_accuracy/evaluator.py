@@ -58,11 +58,16 @@ class AccuracyEvaluator:
 def figures(logits: Tensor, labels: Tensor, notes: tuple[str, ...] = ()) -> list[Figure]:
     """Turn logits (N, K) and claimed labels (N,) into figures.
 
-    Top-5 is left out where the judge knows so few classes that it would say little (K <= 5).
+    Top-5 is left out where the judge knows so few classes that it would say little (K <= 5). A sample that
+    the judge cannot read (its logits are not finite) is a miss with confidence 0: were it left out, an
+    attack would look better for every sample that it spoils.
     """
     ranks = rank_of_label(logits, labels)
-    confidence = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    unreadable = ~logits.isfinite().all(dim=1)
+    confidence = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].masked_fill(unreadable, 0.0)
     notes = (f"judge knows {logits.shape[1]} classes", *notes)
+    if lost := int(unreadable.sum()):
+        notes = (*notes, f"{lost} samples that the judge cannot read count as misses")
     found = [Figure("accuracy@1", (ranks == 0).double(), "share", "up", notes)]
     if logits.shape[1] > 5:
         found.append(Figure("accuracy@5", (ranks < 5).double(), "share", "up", notes))
@@ -70,6 +75,10 @@ def figures(logits: Tensor, labels: Tensor, notes: tuple[str, ...] = ()) -> list
 
 
 def rank_of_label(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return how many classes come before the claimed one, (N,); equal logits count against it."""
+    """Return how many classes come before the claimed one, (N,); equal logits count against it.
+
+    A row with a logit that is not finite has the last rank, K - 1.
+    """
     own = logits.gather(1, labels[:, None])
-    return (logits >= own).sum(dim=1) - 1
+    ranks = (logits >= own).sum(dim=1) - 1
+    return ranks.masked_fill(~logits.isfinite().all(dim=1), logits.shape[1] - 1)

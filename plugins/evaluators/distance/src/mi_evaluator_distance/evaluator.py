@@ -148,10 +148,15 @@ def nearest_of_class(features: Tensor, labels: Tensor, private: Tensor, private_
 
 
 def nearest_public(public: Tensor, labels: Tensor, gallery: Gallery) -> Tensor:
-    """Return for each row of ``labels`` (N,) a public sample: the k-th row of a class gets the k-th nearest."""
-    chosen = torch.empty_like(labels)
+    """Return for each row of ``labels`` (N,) a public sample: the k-th row of a class gets the k-th nearest.
+
+    Rows of a class without private samples get the first one: they have no distance to private samples anyway.
+    """
+    chosen = torch.zeros_like(labels)
     for label in labels.unique().tolist():
         members = gallery.private[gallery.labels == label]
+        if len(members) == 0:
+            continue
         rows = (labels == label).nonzero().flatten()
         order = squared_distances(public, members).min(dim=1).values.argsort(stable=True)
         chosen[rows] = order[torch.arange(len(rows)) % len(order)]
