@@ -214,7 +214,7 @@ def test_modules_are_placed_and_compiled_on_demand(monkeypatch):
     assert runtime.place(layer) is layer
     assert runtime.maybe_compile(layer) is layer
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
     assert Runtime.create("cpu", compiled=True).maybe_compile(layer) is layer
     assert compiled == [layer]
     assert Runtime.create("cpu").maybe_compile(layer) is layer
