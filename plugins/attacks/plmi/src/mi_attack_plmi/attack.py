@@ -35,7 +35,7 @@ from torch import Tensor
 
 from mi_attack_plmi.inversion import Inversion, LatentSearch, view_draws
 from mi_image.augment import Augmentation
-from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator
+from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator, block_widths
 from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_gan
 from mi_image.priors import ConditionalPrior
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -107,11 +107,12 @@ class PseudoLabelGuided:
     def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared:
         """Label the public images with the target and train the conditional GAN under its guidance.
 
-        Raises: DataError without public images.
+        Raises: DataError without public images; MiError for images of a size that the GAN cannot make.
         """
         if public is None or len(public) == 0:
             raise DataError("plmi needs public images")
         images = public.take(torch.arange(len(public))).to(runtime.device)
+        block_widths(images.shape[2], self.config.base)  # refuses a bad size before the target is asked anything
         saved = runtime.checkpoints.load()
         members = saved["members"].to(runtime.device) if saved else self._pseudo_labels(target, images, runtime)
         training = self._training(target, images, members, runtime)
