@@ -3,8 +3,8 @@
     python benchmarks/run.py benchmarks/plmi.toml -o runs/bench [--only NAME] [--data-root DIR] [--write]
 
 A suite is a TOML file with ``[[row]]`` tables: ``name``, ``data``, ``model``, ``attack`` and, optionally,
-``data_options``, ``training``, ``defenses``, ``options``, ``evaluators``, ``classes``. What is there already
-is not run again, and a run that was stopped continues.
+``data_options``, ``training``, ``defenses``, ``options``, ``evaluators``, ``classes``, ``precision``,
+``seed``. What is there already is not run again, and a run that was stopped continues.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ def _run(row: dict[str, Any], arguments: argparse.Namespace) -> Run:
     data = {"data": row["data"], "data_options": row.get("data_options"), "data_root": arguments.data_root}
     if not target.exists():
         micore.train(model=row["model"], output=target, training=row.get("training"),
-                     defenses=row.get("defenses", ()), **data)  # fmt: skip
+                     defenses=row.get("defenses", ()), seed=row.get("seed", 0), **data)  # fmt: skip
     if not (directory / "run.json").exists():
         return micore.attack(row["attack"], model=target, output=directory, options=row.get("options"),
-                             classes=row.get("classes"), evaluators=row.get("evaluators"), **data)  # fmt: skip
+                             classes=row.get("classes"), evaluators=row.get("evaluators"),
+                             precision=row.get("precision", "fp32"), seed=row.get("seed", 0), **data)  # fmt: skip
     run = Run.open(directory)
     return run if run.manifest["status"] == "finished" else micore.resume(directory)
 

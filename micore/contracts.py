@@ -174,7 +174,7 @@ class Modality(Protocol):
         """Return what a run of this goal attacks; ``choice`` is the user's selection, such as ``0-4,7``."""
 
     def augment(self, samples: Samples, strength: str, rng: Random) -> Samples:
-        """Return randomly changed samples for training; ``strength``: none, light, strong."""
+        """Return randomly changed samples for training; ``strength``: none, light, medium, strong."""
 
     def pack(self, samples: Samples) -> dict[str, Tensor]:
         """Return samples as tensors to store."""

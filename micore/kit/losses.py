@@ -112,15 +112,16 @@ def label_smoothed(logits: Tensor, labels: Tensor, *, smoothing: float = 0.1) ->
     """Return ``(1 - s) (-log p_y) + s mean_j(-log p_j)``, (B,), where the smoothing ``s`` may be negative.
 
     Negative smoothing is a training-time defense: Struppek et al., "Be Careful What You Smooth For" (ICLR
-    2024), with s about -0.05. It has no lower bound: it keeps falling as the model grows surer.
-    Log-probabilities are therefore clamped at -50, below which a class neither lowers the loss nor receives
-    a gradient.
+    2024), with s about -0.05. It has no lower bound: it keeps falling as the model grows surer. In the mean,
+    log-probabilities are therefore clamped at -50, below which a class that is ruled out lowers the loss no
+    more; the label's own term is never clamped, so a misjudged sample always has a gradient.
     """
     if not (math.isfinite(smoothing) and smoothing <= 1):
         raise ValueError(f"smoothing must be a number of at most 1, got {smoothing}")
     logits, labels = _checked(logits, labels)
-    surprise = -functional.log_softmax(logits, dim=1).clamp(min=LOWEST_LOG_PROBABILITY)
-    return (1 - smoothing) * _own_logit(surprise, labels) + smoothing * surprise.mean(dim=1)
+    surprise = -functional.log_softmax(logits, dim=1)
+    spread = surprise.clamp(max=-LOWEST_LOG_PROBABILITY).mean(dim=1)
+    return (1 - smoothing) * _own_logit(surprise, labels) + smoothing * spread
 
 
 LOSSES: Mapping[str, RowLoss] = MappingProxyType(

@@ -65,22 +65,20 @@ def measure(figure: Figure, rows: Rows, evaluator: str, *, resamples: int = 2000
     """Return the mean over classes of the mean over samples, with a bootstrap interval over classes.
 
     The samples of one class share target, prior and class, so the class is the unit of independence.
-    ``evaluator`` is the judge's identity, ``name@fingerprint``; it also seeds the bootstrap.
-
-    Raises: DataError when no row has a value.
+    ``evaluator`` is the judge's identity, ``name@fingerprint``; it also seeds the bootstrap. Without any
+    finite row the value is NaN, on no samples: one broken subject does not keep the others from being judged.
     """
     values = figure.values.detach().double().cpu()
     valid = values.isfinite()
-    if not bool(valid.any()):
-        raise DataError(f"{evaluator}: {figure.name} is finite for no sample of {rows.subject}")
-    per_class = torch.stack(list(_group_means(values[valid], rows.labels[valid]).values()))
+    by_class = _group_means(values[valid], rows.labels[valid])
+    per_class = torch.stack(list(by_class.values())) if by_class else values[:0]
     lost = int((~valid).sum())
     notes = (*figure.notes, f"{lost} samples without a finite value left out") if lost else figure.notes
     per_case = _group_means(values[valid], rows.positions[valid])
     return Measurement(
         name=figure.name,
         subject=rows.subject,
-        value=float(per_class.mean()),
+        value=float(per_class.mean()),  # NaN when there is none
         interval=_interval(per_class, derive_seed(evaluator, figure.name, rows.subject) % 2**32, resamples),
         n=int(valid.sum()),
         clusters=len(per_class),
@@ -98,6 +96,8 @@ def _group_means(values: Tensor, groups: Tensor) -> dict[int, Tensor]:
 
 def _interval(per_class: Tensor, seed: int, resamples: int) -> Interval | None:
     """Return a bootstrap interval over classes, or None where the data cannot bound the mean."""
+    if len(per_class) == 0:
+        return None
     found = cluster_bootstrap(per_class.numpy(), range(len(per_class)), rng=seed, resamples=resamples)
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
         return None

@@ -26,7 +26,9 @@ class TrainingConfig(Config):
     weight_decay: float = Field(1e-4, ge=0, description="L2 coefficient (decoupled for adam)")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="of the step size, per step")
-    augment: Literal["none", "light", "strong"] = Field("light", description="random changes of the samples")
+    augment: Literal["none", "light", "medium", "strong"] = Field(
+        "medium", description="random changes of the samples; strong also erases parts"
+    )
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm; none when empty")
 
 

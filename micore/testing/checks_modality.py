@@ -151,7 +151,7 @@ def augmented_samples_stay_canonical(bench: ModalityBench) -> None:
     """Training must see samples of the range that it will be queried with."""
     samples = bench.samples()
     kept = bench.modality.pack(samples)
-    for strength in ("none", "light", "strong"):
+    for strength in ("none", "light", "medium", "strong"):
         changed = bench.modality.augment(samples, strength, bench.runtime().rng("augment"))
         problem = bench.setting.problem(changed)
         require(

@@ -26,7 +26,7 @@ from micore.inputs import InputSpec
 from micore.runtime import Random, derive_seed
 from micore.testing.setting import ToySetting, tensor_problem
 
-STRENGTHS = {"none": 0.0, "light": 0.05, "strong": 0.15}
+STRENGTHS = {"none": 0.0, "light": 0.05, "medium": 0.1, "strong": 0.15}
 
 
 # the planted data -----------------------------------------------------------------------------------------

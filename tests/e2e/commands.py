@@ -17,6 +17,11 @@ PATIENCE_S = 120
 SMALL = ("--data", "digits", "-D", "size=16", "--device", "cpu")
 
 
+def heed_interrupts() -> None:
+    """Let SIGINT end a child even where the tests themselves run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @dataclass
 class CommandLine:
     """Starts ``mi`` in processes of their own, with one home."""
@@ -33,6 +38,7 @@ class CommandLine:
     ) -> subprocess.Popen[str]:
         """Start ``mi`` and return its process."""
         command = [sys.executable, "-W", "error", "-m", "micore", *map(str, arguments)]
+        options.setdefault("preexec_fn", heed_interrupts)
         process = subprocess.Popen(
             command, env=self.environment(**(env or {})), text=True, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, **options,

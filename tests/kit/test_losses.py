@@ -47,8 +47,8 @@ def _oracle_poincare(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _oracle_smoothed(logits: np.ndarray, labels: np.ndarray, s: float = 0.1) -> np.ndarray:
-    surprise = -np.maximum(_log_softmax(logits), -50)
-    return (1 - s) * surprise[np.arange(len(labels)), labels] + s * surprise.mean(axis=1)
+    surprise = -_log_softmax(logits)
+    return (1 - s) * surprise[np.arange(len(labels)), labels] + s * np.minimum(surprise, 50).mean(axis=1)
 
 
 ORACLES = {
@@ -197,6 +197,14 @@ def test_negative_smoothing_is_clamped() -> None:
     assert loss.item() == pytest.approx(-0.05 * 100 / 3)
     assert logits.grad is not None
     assert logits.grad.abs().max() < 1e-6
+
+
+def test_a_misjudged_sample_keeps_its_gradient_beyond_the_clamp() -> None:
+    logits = torch.tensor([[0.0, 1000.0, 0.0]], requires_grad=True)
+    label_smoothed(logits, torch.tensor([0]), smoothing=-0.05).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0] < -1
+    assert logits.grad[0, 1] > 1
 
 
 # --- refusals -------------------------------------------------------------------------------------

@@ -74,8 +74,13 @@ def test_rows_without_a_value_are_left_out_and_counted():
     assert found.per_case == {"case-0": 1.0, "case-1": 0.0}
     assert found.notes == ("n", "2 samples without a finite value left out")
     assert measure(figure(1.0, 1.0, 0.0, 0.0, notes=("n",)), rows, "e@1", resamples=50).notes == ("n",)
-    with pytest.raises(DataError, match="e@1: accuracy is finite for no sample of attack"):
-        measure(figure(*[math.nan] * 4), rows, "e@1")
+
+
+def test_a_subject_without_any_value_is_measured_as_nothing():
+    found = measure(figure(*[math.nan] * 4), Rows.of(subject(2, 1, 1)), "e@1")
+    assert math.isnan(found.value)
+    assert (found.interval, found.n, found.clusters, found.per_case) == (None, 0, 0, {})
+    assert found.notes == ("4 samples without a finite value left out",)
 
 
 def test_the_interval_is_the_same_every_time():

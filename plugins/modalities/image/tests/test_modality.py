@@ -213,7 +213,7 @@ def test_only_colour_is_mirrored():
 
 
 def test_unknown_strength():
-    with pytest.raises(UsageError, match=r"none, light, strong"):
+    with pytest.raises(UsageError, match=r"none, light, medium, strong"):
         MODALITY.augment(images(), "extreme", Random(0))
 
 

@@ -49,7 +49,7 @@ def view_draws(sources: Sequence[UniformSource], restarts: int, views: int, augm
 class Inversion:
     """What the search found: latents (B, d), images (B, C, H, W) in [0, 1], and how it went.
 
-    confidences (B,): the target's probability of the label for the unchanged image, NaN when the budget
+    confidences (B,): the target's probability of the label for the unchanged image; 0 when the budget
     left no query for it. history: the margins (B,), summed over views, every few steps, on the CPU.
     complete: False when the budget ended the search early.
     """
@@ -117,7 +117,7 @@ class LatentSearch:
     @torch.no_grad()
     def _finish(self, latents: Tensor, labels: Tensor, history: list[Tensor], complete: bool) -> Inversion:
         images = self.generator(latents, labels)
-        confidences = torch.full((len(labels),), torch.nan, device=labels.device)
+        confidences = torch.zeros(len(labels), device=labels.device)
         try:
             with self.spend(1):
                 logits = self.target_logits(images).float()

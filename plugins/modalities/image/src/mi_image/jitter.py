@@ -80,6 +80,7 @@ class Jitter:
 STRENGTHS: Mapping[str, Jitter | None] = {
     "none": None,
     "light": Jitter(shift=0.06, rotation=8, zoom=0.07),
+    "medium": Jitter(shift=0.1, rotation=15, zoom=0.15, brightness=0.2, contrast=0.3, noise=0.05),
     "strong": Jitter(shift=0.1, rotation=15, zoom=0.15, brightness=0.2, contrast=0.3, noise=0.05, cutout=0.3),
 }
 """Unless the strength is none, colour images are mirrored at random as well; digits are not symmetric."""

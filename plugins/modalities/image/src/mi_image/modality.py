@@ -51,7 +51,7 @@ class ImageModality:
         return [Case(id=f"class-{label}", goal=goal, label=label) for label in read_choice(choice, classes)]
 
     def augment(self, samples: Tensor, strength: str, rng: Random) -> Tensor:
-        """Change images at random for training, each in its own way; ``strength``: none, light or strong.
+        """Change images at random for training, each in its own way; ``strength``: none, light, medium or strong.
 
         Raises: UsageError when there is no such strength.
         """
