@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from micore.contracts import Case, HasPrior, Prepared, Reconstruction
+from micore.contracts import Case, HasPrior, Prepared
 from micore.errors import BudgetExceeded, CaseFailed, Interrupted, MiError, RunError, UsageError
 from micore.registry import Registry
 from micore.report import write_report
 from micore.runs.evaluation import evaluate_run
+from micore.runs.keeper import Keeper
 from micore.runs.preparation import Preparation, prepare
 from micore.runs.request import AttackRequest
 from micore.runs.session import Session, check_unchanged, manifest, open_session
@@ -185,7 +186,7 @@ def _attack_cases(session: Session, run: Run, preparation: Preparation, *, retry
     settled = ("done",) if retry_failed else SETTLED
     open_cases = [case for case in session.cases if rows.get(case.id, {}).get("status") not in settled]
     _restore_ledger(session, rows)
-    keeper = _Keeper(session, run, rows)
+    keeper = Keeper(session, run, rows)
     session.runtime.barrier()  # all ranks must divide the same cases: none may write before all have read
     mine = open_cases[session.runtime.rank :: session.runtime.world]
     size = session.request.batch
@@ -214,7 +215,7 @@ def _restore_ledger(session: Session, rows: dict[str, Row]) -> None:
     ledger.budget = ledger.budget.share(session.runtime.world, ledger.total.queries)
 
 
-def _run_batch(session: Session, batch: Sequence[Case], prepared: Prepared | None, keeper: _Keeper) -> None:
+def _run_batch(session: Session, batch: Sequence[Case], prepared: Prepared | None, keeper: Keeper) -> None:
     """Attack a batch; if it breaks, attack its unfinished cases one by one, to tell which is at fault."""
     waiting = {case.id: case for case in batch}
     keeper.begin(len(batch))
@@ -236,7 +237,7 @@ def _run_batch(session: Session, batch: Sequence[Case], prepared: Prepared | Non
 
 
 def _isolate(
-    session: Session, cases: Sequence[Case], prepared: Prepared | None, keeper: _Keeper, error: Exception
+    session: Session, cases: Sequence[Case], prepared: Prepared | None, keeper: Keeper, error: Exception
 ) -> None:
     if keeper.size == 1:
         for case in cases:
@@ -244,75 +245,6 @@ def _isolate(
         return
     for case in cases:
         _run_batch(session, [case], prepared, keeper)
-
-
-class _Keeper:
-    """Writes the cases of one sitting with their share of time and cost.
-
-    ``rows`` is what earlier sittings wrote: what they spent on a case stays in its row.
-    """
-
-    def __init__(self, session: Session, run: Run, rows: Mapping[str, Row]) -> None:
-        self.size = 1
-        self._session = session
-        self._run = run
-        self._earlier = rows
-        self._written: set[str] = set()
-        self._started = time.monotonic()
-        self._shared = replace(session.target.ledger.shared)
-
-    def begin(self, size: int) -> None:
-        """Start the clock of a batch."""
-        self.size = size
-        self._started = time.monotonic()
-
-    def keep(self, reconstruction: Reconstruction) -> None:
-        """Write a reconstruction."""
-        case = reconstruction.case
-        row = self._row(case, "done" if reconstruction.complete else "partial")
-        self._write(row, reconstruction)
-        self._session.registry.observe("mi_case_done", run=self._run, case=case, reconstruction=reconstruction)
-
-    def fail(self, case: Case, error: str) -> None:
-        """Write a failed case with its reason."""
-        self._write(self._row(case, "failed", error), None)
-
-    def stop(self, batch: Sequence[Case], status: str) -> None:
-        """Write what was spent on cases that gave nothing back before the run stopped."""
-        for case in batch:
-            earlier = self._earlier.get(case.id, {})
-            if case.id in self._written:
-                continue
-            if earlier.get("status") == "partial":
-                costs = ("spending", "shared_spending", "used_access")
-                row = self._row(case, "partial")
-                self._run.amend_case({**earlier, **{name: row[name] for name in costs}})
-            else:
-                self._write(self._row(case, status), None)
-
-    def _write(self, row: Row, reconstruction: Reconstruction | None) -> None:
-        self._run.write_case(row, reconstruction, self._session.modality)
-        self._written.add(row["id"])
-        self._run.event("case", id=row["id"], status=row["status"], error=row["error"])
-
-    def _row(self, case: Case, status: str, error: str | None = None) -> Row:
-        ledger = self._session.target.ledger
-        return {
-            "id": case.id, "goal": case.goal, "label": case.label, "status": status, "error": error,
-            "seconds": round((time.monotonic() - self._started) / self.size, 3),
-            "spending": ledger.cases.get(case.id, Spending()).to_dict(),
-            "shared_spending": self._take_shared(case.id),
-            "used_access": ledger.to_dict()["used_access"],
-        }  # fmt: skip
-
-    def _take_shared(self, case_id: str) -> dict[str, int]:
-        """Return what was spent for no case in particular since the last row: it goes with this one."""
-        shared, before = self._session.target.ledger.shared, self._shared
-        self._shared = replace(shared)
-        spent = Spending(shared.queries - before.queries, shared.gradients - before.gradients)
-        if case_id in self._earlier:
-            spent.add(Spending.from_dict(self._earlier[case_id]["shared_spending"]))
-        return spent.to_dict()
 
 
 def _conclude(session: Session, run: Run, preparation: Preparation) -> None:

@@ -1,0 +1,81 @@
+"""Keeping what a run recovers, case by case, with its share of time and cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from micore.contracts import Case, Reconstruction
+from micore.runs.session import Session
+from micore.runs.store import Row, Run
+from micore.threat import Spending
+
+
+class Keeper:
+    """Writes the cases of one sitting with their share of time and cost.
+
+    ``rows`` is what earlier sittings wrote: what they spent on a case stays in its row.
+    """
+
+    def __init__(self, session: Session, run: Run, rows: Mapping[str, Row]) -> None:
+        self.size = 1
+        self._session = session
+        self._run = run
+        self._earlier = rows
+        self._written: set[str] = set()
+        self._started = time.monotonic()
+        self._shared = replace(session.target.ledger.shared)
+
+    def begin(self, size: int) -> None:
+        """Start the clock of a batch."""
+        self.size = size
+        self._started = time.monotonic()
+
+    def keep(self, reconstruction: Reconstruction) -> None:
+        """Write a reconstruction."""
+        case = reconstruction.case
+        row = self._row(case, "done" if reconstruction.complete else "partial")
+        self._write(row, reconstruction)
+        self._session.registry.observe("mi_case_done", run=self._run, case=case, reconstruction=reconstruction)
+
+    def fail(self, case: Case, error: str) -> None:
+        """Write a failed case with its reason."""
+        self._write(self._row(case, "failed", error), None)
+
+    def stop(self, batch: Sequence[Case], status: str) -> None:
+        """Write what was spent on cases that gave nothing back before the run stopped."""
+        for case in batch:
+            earlier = self._earlier.get(case.id, {})
+            if case.id in self._written:
+                continue
+            if earlier.get("status") == "partial":
+                costs = ("spending", "shared_spending", "used_access")
+                row = self._row(case, "partial")
+                self._run.amend_case({**earlier, **{name: row[name] for name in costs}})
+            else:
+                self._write(self._row(case, status), None)
+
+    def _write(self, row: Row, reconstruction: Reconstruction | None) -> None:
+        self._run.write_case(row, reconstruction, self._session.modality)
+        self._written.add(row["id"])
+        self._run.event("case", id=row["id"], status=row["status"], error=row["error"])
+
+    def _row(self, case: Case, status: str, error: str | None = None) -> Row:
+        ledger = self._session.target.ledger
+        return {
+            "id": case.id, "goal": case.goal, "label": case.label, "status": status, "error": error,
+            "seconds": round((time.monotonic() - self._started) / self.size, 3),
+            "spending": ledger.cases.get(case.id, Spending()).to_dict(),
+            "shared_spending": self._take_shared(case.id),
+            "used_access": ledger.to_dict()["used_access"],
+        }  # fmt: skip
+
+    def _take_shared(self, case_id: str) -> dict[str, int]:
+        """Return what was spent for no case in particular since the last row: it goes with this one."""
+        shared, before = self._session.target.ledger.shared, self._shared
+        self._shared = replace(shared)
+        spent = Spending(shared.queries - before.queries, shared.gradients - before.gradients)
+        if case_id in self._earlier:
+            spent.add(Spending.from_dict(self._earlier[case_id]["shared_spending"]))
+        return spent.to_dict()
