@@ -83,9 +83,15 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """Unwrap the usual nestings and drop the prefix that data-parallel training leaves."""
     if isinstance(content, torch.nn.Module):
         content = content.state_dict()
-    for name in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
+    while (inner := _wrapped(content)) is not None:
+        content = inner
     if not isinstance(content, dict) or not content or not all(isinstance(item, Tensor) for item in content.values()):
         raise ModelError(f"{path} holds no state dict (names and tensors)")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _wrapped(content: Any) -> dict[str, Any] | None:
+    """Return what a training script put under one of the usual names."""
+    if not isinstance(content, dict):
+        return None
+    return next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), None)
