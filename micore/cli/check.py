@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from micore.cli.app import App
-from micore.cli.show import _find
+from micore.cli.show import find_entry
 from micore.errors import ConformanceError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def command(app: App, *, name: str, kind: str | None, params: tuple[str, ...], a
 
     Exits with 13 when a check fails.
     """
-    entry = _find(app, name, kind)
+    entry = find_entry(app, name, kind)
     app.say(f"checking {entry.spec.kind} {entry.spec.name} of {entry.provider.distribution}")
     report = _checked(app, entry.spec.kind, name, params)
     if as_json:

@@ -25,7 +25,7 @@ CONFIGURABLE = ("attack", "defense", "evaluator")
 @click.pass_obj
 def command(app: App, *, name: str, kind: str | None, as_json: bool) -> None:
     """Show what the plugin NAME does, needs and can be set to."""
-    entry = _find(app, name, kind)
+    entry = find_entry(app, name, kind)
     implementation = app.registry.load(entry) if entry.spec.kind in CONFIGURABLE else None
     if as_json:
         app.json(_document(entry, implementation))
@@ -35,7 +35,7 @@ def command(app: App, *, name: str, kind: str | None, as_json: bool) -> None:
         _show_settings(app, implementation)
 
 
-def _find(app: App, name: str, kind: str | None) -> Entry:
+def find_entry(app: App, name: str, kind: str | None) -> Entry:
     """Find a name among all kinds.
 
     Raises: UsageError when several kinds have it; UnknownNameError when none has.

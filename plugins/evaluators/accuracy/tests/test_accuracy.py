@@ -19,6 +19,9 @@ from micore.errors import DataError, ModelError
 from micore.runs.subjects import wrong_label
 from micore.runtime import Runtime
 
+TENSORS = SimpleNamespace(join=torch.cat)
+"""All that these tests need of a modality."""
+
 K = 8
 
 
@@ -96,7 +99,7 @@ def reference(*, judged: bool = True, notes: tuple[str, ...] = ()) -> Reference:
     bundle = SimpleNamespace(fingerprint="0123456789abcdef")
     model = EvaluatorModel(bundle=cast("object", bundle), module=Echo(), adapter=lambda s: s, notes=notes)  # type: ignore[arg-type]
     unused = cast("object", None)
-    return Reference(modality=unused, dataset=unused, target=None, evaluator_model=model if judged else None)  # type: ignore[arg-type]
+    return Reference(modality=TENSORS, dataset=unused, target=None, evaluator_model=model if judged else None)  # type: ignore[arg-type]
 
 
 def subject(*seen: Sequence[int], name: str = "attack") -> Subject:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -27,6 +26,9 @@ from micore.contracts import Case, Evaluator, EvaluatorModel, Measurement, Recon
 from micore.errors import DataError, ModelError
 from micore.kit.features import features_and_logits
 from micore.runtime import Runtime
+
+TENSORS = SimpleNamespace(join=torch.cat)
+"""All that these tests need of a modality."""
 
 N_CLASSES, PER_CLASS, SIZE, WIDTH = 4, 5, 6, 7
 
@@ -152,7 +154,7 @@ class Setting:
             bundle=SimpleNamespace(fingerprint="0123456789abcdef"),  # type: ignore[arg-type]
             module=self.module, adapter=lambda samples: samples, notes=("shares its seed",),
         )  # fmt: skip
-        given = Reference(modality=cast("object", None), dataset=self, target=None, evaluator_model=judge)  # type: ignore[arg-type]
+        given = Reference(modality=TENSORS, dataset=self, target=None, evaluator_model=judge)  # type: ignore[arg-type]
         evaluator = DistanceEvaluator(DistanceConfig(resamples=100, **options))
         return {(m.subject, m.name): m for m in evaluator.evaluate(subjects, given, Runtime.create("cpu"))}
 
@@ -270,7 +272,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
     evaluator, setting = DistanceEvaluator(DistanceConfig()), Setting()
     assert isinstance(evaluator, Evaluator)
     attack = subject(random(5, len(LABELS), SIZE), LABELS)
-    no_judge = Reference(modality=cast("object", None), dataset=setting, target=None)  # type: ignore[arg-type]
+    no_judge = Reference(modality=TENSORS, dataset=setting, target=None)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="needs an evaluator model"):
         evaluator.evaluate([attack], no_judge, Runtime.create("cpu"))
     setting.private.labels = None

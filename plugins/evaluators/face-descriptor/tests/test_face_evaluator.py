@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import torch
@@ -24,6 +23,9 @@ from mi_evaluator_face_descriptor.network import FaceDescriptor
 from micore.contracts import Case, Evaluator, Measurement, Reconstruction, Reference, Subject
 from micore.errors import DataError, ModelError
 from micore.runtime import Runtime
+
+TENSORS = SimpleNamespace(join=torch.cat)
+"""All that these tests need of a modality."""
 
 N_CLASSES, PER_CLASS = 6, 3
 
@@ -60,7 +62,7 @@ def private() -> Pictures:
 
 def reference(private: Pictures) -> Reference:
     dataset = SimpleNamespace(split=lambda name: {"private": private}[name])
-    return Reference(modality=cast("object", None), dataset=dataset, target=None)  # type: ignore[arg-type]
+    return Reference(modality=TENSORS, dataset=dataset, target=None)  # type: ignore[arg-type]
 
 
 def subject(name: str, samples: Tensor, labels: Sequence[int | None]) -> Subject:

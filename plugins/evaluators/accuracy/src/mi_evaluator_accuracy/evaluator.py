@@ -44,7 +44,7 @@ class AccuracyEvaluator:
         found = []
         for subject in subjects:
             rows = Rows.of(subject)
-            logits = torch.cat([self._logits(judge, samples, runtime) for samples in rows.samples])
+            logits = self._logits(judge, reference.modality.join(rows.samples), runtime)
             for figure in figures(logits, rows.labels, judge.notes):
                 found.append(measure(figure, rows, f"accuracy@{judge.identity}", resamples=self.config.resamples))
         return found

@@ -64,7 +64,7 @@ class DistanceEvaluator:
         found: list[Measurement] = []
         for subject in subjects:
             rows = Rows.of(subject)
-            features = torch.cat([self._features(judge, samples, runtime) for samples in rows.samples])
+            features = self._features(judge, reference.modality.join(rows.samples), runtime)
             found += self._measured(features, rows, gallery, judge)
         if gallery.public is not None:
             found += self._nearest_public(Rows.of(subjects[0]), gallery, gallery.public, judge)

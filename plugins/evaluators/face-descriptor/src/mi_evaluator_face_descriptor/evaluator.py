@@ -66,7 +66,7 @@ class FaceDescriptorEvaluator:
         measurements: list[Measurement] = []
         for subject in subjects:
             rows = Rows.of(subject)
-            descriptors = torch.cat([self._describe(network, samples) for samples in rows.samples])
+            descriptors = self._describe(network, reference.modality.join(rows.samples))
             for figure in self._figures(descriptors, rows.labels, gallery, gallery_labels):
                 measurements.append(measure(figure, rows, judge, resamples=self.config.resamples))
         return measurements
