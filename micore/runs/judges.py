@@ -19,7 +19,15 @@ from micore.registry import Registry
 from micore.runtime import Runtime, derive_seed
 from micore.training import train_on
 
-JUDGE_TRAINING = TrainingConfig(epochs=20, augment="strong")
+JUDGE_STEPS = 1500
+"""Training steps of a judge, by which the epochs follow from the size of the data (within 3 to 60)."""
+
+
+def judge_training(n_samples: int) -> TrainingConfig:
+    """Return how a judge of a data set of this size is trained; augmented unlike targets are by default."""
+    plan = TrainingConfig(augment="strong")
+    epochs = round(JUDGE_STEPS * plan.batch_size / n_samples)
+    return plan.model_copy(update={"epochs": min(60, max(3, epochs))})
 
 
 def evaluator_model(
@@ -39,14 +47,15 @@ def evaluator_model(
         return _checked(bundle, dataset, target)
     model = PluginUse(name=_other_architecture(registry, dataset.modality, target))
     seed = derive_seed("evaluator-model", dataset.fingerprint) % 2**31  # the same judge for every run's seed
-    key = digest(dataset.fingerprint, model.name, JUDGE_TRAINING.model_dump(), seed, runtime.device.type)
+    split, classes = dataset.judging()
+    training = judge_training(len(split))
+    key = digest(dataset.fingerprint, model.name, training.model_dump(), seed, runtime.device.type)
     path = cache() / "evaluators" / f"{key}.safetensors"
     if path.exists():
         return _checked(Bundle.load(path), dataset, target)
-    split, classes = dataset.judging()
     bundle = train_on(
-        registry, replace(runtime, seed=seed), data=request, dataset=dataset, split=split, classes=classes,
-        model=model, training=JUDGE_TRAINING, defenses=(), role="evaluator", output=path,
+        registry, replace(runtime, seed=seed, precision="fp32"), data=request, dataset=dataset, split=split, classes=classes,
+        model=model, training=training, defenses=(), role="evaluator", output=path,
     )  # fmt: skip
     return _checked(bundle, dataset, target)
 

@@ -181,10 +181,11 @@ def test_console_examples_parse_and_name_real_plugins(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Make examples quick: one epoch and the smoke preset, in a directory of its own."""
+    from micore.kit.training import TrainingConfig
     from micore.runs import judges
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(judges, "JUDGE_TRAINING", judges.JUDGE_TRAINING.model_copy(update={"epochs": 1}))
+    monkeypatch.setattr(judges, "judge_training", lambda n: TrainingConfig(epochs=1, augment="strong"))
     monkeypatch.setattr(api, "train", partial(_with, api.train, {"training": {"epochs": 1}}))
     monkeypatch.setattr(api, "attack", partial(_with, api.attack, {"preset": "smoke", "device": "cpu"}))
     return tmp_path

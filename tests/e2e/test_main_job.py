@@ -144,7 +144,7 @@ def test_another_seed_gives_another_run(plain, attack_arguments, mi, tmp_path):
 
 
 def test_a_judge_is_trained_when_none_is_given(mi, home, tmp_path, monkeypatch):
-    monkeypatch.setattr(judges, "JUDGE_TRAINING", TrainingConfig(epochs=4, augment="strong"))
+    monkeypatch.setattr(judges, "judge_training", lambda n: TrainingConfig(epochs=4, augment="strong"))
     options = ("-D", "private=0-1", "-D", "public=2")
     target = trained(tmp_path / "two.safetensors", *options, "--model", "small-cnn", "-p", "epochs=1")
     arguments = ("attack", "--plugin", "plmi", "--model", target, "--preset", "smoke", "--device", "cpu")

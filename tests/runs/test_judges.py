@@ -12,6 +12,7 @@ from micore.contracts import Reference
 from micore.data import DataRequest
 from micore.errors import ModelError, RunError, UnknownNameError, UsageError
 from micore.home import cache
+from micore.kit.training import TrainingConfig
 from micore.runs import judges
 from micore.runs.evaluation import _spec, chosen_evaluators, evaluate_run
 from micore.runs.judges import describe_judge, evaluator_model, independence, open_judge
@@ -26,7 +27,7 @@ DATA = DataRequest(uri="grids", options=toys.SMALL)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(judges, "JUDGE_TRAINING", toys.QUICK)
+    monkeypatch.setattr(judges, "judge_training", lambda n: toys.QUICK)
 
 
 @pytest.fixture
@@ -161,3 +162,11 @@ def test_a_run_without_data_has_no_judge(launch, plugins, bundle, dataset):
         evaluate_run(plugins, RUNTIME, run, request=request, evaluators=chosen, **common)
     run.collect([])
     assert evaluate_run(plugins, RUNTIME, run, request=request, evaluators=chosen, **common) == []
+
+
+@pytest.mark.parametrize(("n_samples", "epochs"), [(10, 60), (1393, 60), (3200, 30), (1_000_000, 3)])
+def test_small_data_are_seen_more_often(n_samples, epochs):
+    training = judges.judge_training(n_samples)
+    assert training.epochs == epochs
+    assert training.augment == "strong"
+    assert training.augment != TrainingConfig().augment, "judges are augmented unlike targets"

@@ -13,7 +13,7 @@ from tests import toys
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(judges, "JUDGE_TRAINING", toys.QUICK)
+    monkeypatch.setattr(judges, "judge_training", lambda n: toys.QUICK)
 
 
 def figures(run: Run) -> dict:
