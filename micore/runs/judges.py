@@ -54,8 +54,8 @@ def evaluator_model(
     if path.exists():
         return _checked(Bundle.load(path), dataset, target)
     bundle = train_on(
-        registry, replace(runtime, seed=seed, precision="fp32"), data=request, dataset=dataset, split=split, classes=classes,
-        model=model, training=training, defenses=(), role="evaluator", output=path,
+        registry, replace(runtime, seed=seed, precision="fp32"), data=request, dataset=dataset,
+        split=split, classes=classes, model=model, training=training, defenses=(), role="evaluator", output=path,
     )  # fmt: skip
     return _checked(bundle, dataset, target)
 

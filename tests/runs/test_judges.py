@@ -25,6 +25,10 @@ RUNTIME = Runtime.create("cpu")
 DATA = DataRequest(uri="grids", options=toys.SMALL)
 
 
+JUDGE_TRAINING = judges.judge_training
+"""The real one, which the fixture below replaces."""
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(judges, "judge_training", lambda n: toys.QUICK)
@@ -166,7 +170,7 @@ def test_a_run_without_data_has_no_judge(launch, plugins, bundle, dataset):
 
 @pytest.mark.parametrize(("n_samples", "epochs"), [(10, 60), (1393, 60), (3200, 30), (1_000_000, 3)])
 def test_small_data_are_seen_more_often(n_samples, epochs):
-    training = judges.judge_training(n_samples)
+    training = JUDGE_TRAINING(n_samples)
     assert training.epochs == epochs
     assert training.augment == "strong"
     assert training.augment != TrainingConfig().augment, "judges are augmented unlike targets"
