@@ -16,8 +16,8 @@ Fidelity notes (paper / authors' code / here)
   then the full ``alpha``: it jumps from half to full strength. Here the same two points are fractions of
   the training (``warm_up``, ``full_at``) and the ramp is linear between them, without the jump;
   ``schedule="authors"`` keeps the jump, ``schedule="none"`` uses the full factor from the first step.
-- The loss has no lower bound for alpha < 0. The authors do nothing about it; here log-probabilities are
-  clamped at ``floor`` (-50), which ends the pull of a class that is ruled out already.
+- The loss has no lower bound for alpha < 0. The authors do nothing about it; here log-probabilities in the
+  mean over classes are clamped at -50, which ends the pull of a class that is ruled out already.
 - Confidences of such a model are not calibrated: do not use it where they must be.
 """
 
