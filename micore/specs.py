@@ -34,7 +34,11 @@ def _require_subset(values: tuple[str, ...], allowed: tuple[str, ...], spec: obj
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What every kind of plugin says about itself."""
+    """What every kind of plugin says about itself.
+
+    status: ``verified`` once tests show on real data that it does what it says (which is not to say that
+    a paper's figures were reached), ``experimental`` before.
+    """
 
     kind: ClassVar[str]
 
