@@ -105,8 +105,8 @@ def _circumstances(runs: list[tuple[dict[str, Any], Run]], arguments: argparse.N
         for name, judge in judges.items() if judge
     )  # fmt: skip
     return (
-        f"Command: `python benchmarks/run.py {arguments.suite.as_posix()} -o runs/bench`. Seed 0 for targets and "
-        f"attacks. Machine: {hardware}. Versions: {versions}. Evaluator models: {judged}."
+        f"Command: `python benchmarks/run.py {arguments.suite.as_posix()} -o runs/bench`. Seeds: those of the suite, "
+        f"0 where it names none. Machine: {hardware}. Versions: {versions}. Evaluator models: {judged}."
     )
 
 
