@@ -15,6 +15,7 @@ from mi_image.conditional_gan import (
     UpBlock,
     block_widths,
     double,
+    require_makeable,
 )
 from micore.errors import MiError
 
@@ -56,6 +57,13 @@ def test_widths_of_other_sizes() -> None:
 def test_other_sizes_are_refused(size: int) -> None:
     with pytest.raises(MiError, match="resize"):
         block_widths(size, 8)
+
+
+@pytest.mark.parametrize(("height", "width", "message"), [(16, 32, "square images, not 16x32"), (24, 24, "24x24")])
+def test_images_that_it_cannot_make_are_refused(height: int, width: int, message: str) -> None:
+    require_makeable(torch.zeros(1, 1, 16, 16), 8)
+    with pytest.raises(MiError, match=message):
+        require_makeable(torch.zeros(1, 1, height, width), 8)
 
 
 def test_labels_matter_only_after_their_embedding_moved() -> None:

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from mi_attack_plmi.inversion import Inversion, LatentSearch, view_draws
 from mi_image.augment import Augmentation
-from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator, block_widths
+from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator, require_makeable
 from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_gan
 from mi_image.priors import ConditionalPrior
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -112,7 +112,7 @@ class PseudoLabelGuided:
         if public is None or len(public) == 0:
             raise DataError("plmi needs public images")
         images = public.take(torch.arange(len(public))).to(runtime.device)
-        block_widths(images.shape[2], self.config.base)  # refuses a bad size before the target is asked anything
+        require_makeable(images, self.config.base)  # before the target is asked anything
         saved = runtime.checkpoints.load()
         members = saved["members"].to(runtime.device) if saved else self._pseudo_labels(target, images, runtime)
         training = self._training(target, images, members, runtime)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator
+from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator, require_makeable
 from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_gan
 from mi_image.priors import ConditionalPrior
 from micore.contracts import Case, Config, Prepared, Reconstruction, Split
@@ -59,6 +59,7 @@ class PriorSamples:
             raise DataError("prior-samples needs public images")
         images = public.take(torch.arange(len(public))).to(runtime.device)
         config, (_, channels, size, _) = self.config, images.shape
+        require_makeable(images, config.base)
         generator = self._generator(channels, size, runtime)
         with runtime.seeded("prior-samples", "critic"):
             critic = runtime.place(ProjectionDiscriminator(1, size, channels, config.base))

@@ -49,6 +49,17 @@ def block_widths(size: int, base: int) -> list[int]:
     return [base * 2 ** max(start - scale, 0) for scale in range(doublings + 1)]
 
 
+def require_makeable(images: Tensor, base: int) -> None:
+    """Check that a GAN of this width can make images like these, (N, C, H, W), before any work is done.
+
+    Raises MiError unless they are square, of a size that `block_widths` accepts.
+    """
+    height, width = images.shape[2:]
+    if height != width:
+        raise MiError(f"the conditional GAN makes square images, not {height}x{width}", hint="crop the data to squares")
+    block_widths(height, base)
+
+
 def double(maps: Tensor) -> Tensor:
     """Resize (B, C, H, W) to (B, C, 2H, 2W), bilinearly."""
     return functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
