@@ -163,7 +163,7 @@ class PseudoLabelGuided:
             generator = ConditionalGenerator(target.n_classes, config.latent_dim, size, channels, config.base)
             critic = ProjectionDiscriminator(target.n_classes, size, channels, config.base)
         return ConditionalGanTraining(
-            runtime.maybe_compile(runtime.place(generator)), runtime.maybe_compile(runtime.place(critic)),
+            *(runtime.maybe_compile(runtime.place_channels_last(network)) for network in (generator, critic)),
             images, members, runtime.rng("plmi", "gan"), settings,
             guidance=lambda generated, labels: max_margin(module(generated), labels),
             augmentation=self._augmentation(channels, colour_probability=0.5), autocast=runtime.autocast,
@@ -184,7 +184,7 @@ class PseudoLabelGuided:
         with runtime.seeded("plmi", "parameters"):
             generator = ConditionalGenerator(n_classes, self.config.latent_dim, size, channels, self.config.base)
         generator.load_state_dict(prepared.state["generator"])
-        return runtime.maybe_compile(runtime.place(generator.eval().requires_grad_(False)))
+        return runtime.maybe_compile(runtime.place_channels_last(generator.eval().requires_grad_(False)))
 
     def _search(
         self, target: Target, cases: Sequence[Case], per_tile: int, generator: ConditionalGenerator, runtime: Runtime

@@ -62,7 +62,7 @@ class PriorSamples:
         require_makeable(images, config.base)
         generator = self._generator(channels, size, runtime)
         with runtime.seeded("prior-samples", "critic"):
-            critic = runtime.place(ProjectionDiscriminator(1, size, channels, config.base))
+            critic = runtime.place_channels_last(ProjectionDiscriminator(1, size, channels, config.base))
         members = torch.arange(len(images), device=runtime.device)[None]
         settings = GanSettings(batch_size=config.batch_size, critic_steps=config.critic_steps, guidance_weight=0.0)
         training = ConditionalGanTraining(
@@ -90,4 +90,6 @@ class PriorSamples:
 
     def _generator(self, channels: int, size: int, runtime: Runtime) -> ConditionalGenerator:
         with runtime.seeded("prior-samples", "generator"):
-            return runtime.place(ConditionalGenerator(1, self.config.latent_dim, size, channels, self.config.base))
+            return runtime.place_channels_last(
+                ConditionalGenerator(1, self.config.latent_dim, size, channels, self.config.base)
+            )

@@ -122,7 +122,8 @@ class ConditionalGenerator(nn.Module):
         for block in self.blocks:
             maps = block(maps, labels)
         values = self.paint(functional.relu(self.norm(maps)))
-        return (torch.tanh(values.float()) + 1) / 2
+        images = (torch.tanh(values.float()) + 1) / 2
+        return images.contiguous()  # whatever layout this network has, the target keeps its own
 
 
 def _normalised_conv(inputs: int, outputs: int, kernel: int, gain: float) -> nn.Module:
