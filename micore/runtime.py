@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from micore.artifacts import load_state, save_state
 from micore.errors import RuntimeUnavailable, UsageError
+from micore.shelf import Shelf
 
 RANK_PATIENCE = timedelta(days=7)
 """How long a rank waits for the others: the first one may train a prior for days."""
@@ -122,6 +123,7 @@ class Runtime:
     seed: of the run; all streams derive from it. rank, world: this process among all.
     tile: rows of one forward pass of a search; constant, so that a row's arithmetic does not
     depend on how many other rows there are.
+    shelf: where results that need no target are kept for other attacks.
     """
 
     device: torch.device
@@ -133,6 +135,7 @@ class Runtime:
     tile: int = 32
     progress: Progress = field(default_factory=Progress)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    shelf: Shelf = field(default_factory=Shelf)
 
     @classmethod
     def create(

@@ -92,6 +92,7 @@ class Ledger:
     used_access: Access | None = None
     _owners: Sequence[str] = ()
     _padding: int = 0
+    _rows: int | None = None
     _total: Spending = field(default_factory=Spending)
     _started: float = field(default_factory=time.monotonic)
 
@@ -101,18 +102,19 @@ class Ledger:
         return Spending(self._total.queries, self._total.gradients)
 
     @contextmanager
-    def owned_by(self, owners: Sequence[str], padding: int = 0) -> Iterator[None]:
+    def owned_by(self, owners: Sequence[str], padding: int = 0, rows: int | None = None) -> Iterator[None]:
         """Charge what is spent inside to these cases.
 
         Every batch has the same number of rows for each entry of ``owners`` (a case may stand more
-        than once); its last ``padding`` rows only fill it up to a fixed size and are not counted.
+        than once); ``padding`` of its rows only fill it up to a fixed size and are not counted. With
+        ``rows`` a batch is one or more passes (views) over so many rows, each with this padding.
         """
-        before = self._owners, self._padding
-        self._owners, self._padding = tuple(owners), padding
+        before = self._owners, self._padding, self._rows
+        self._owners, self._padding, self._rows = tuple(owners), padding, rows
         try:
             yield
         finally:
-            self._owners, self._padding = before
+            self._owners, self._padding, self._rows = before
 
     def note_access(self, access: Access) -> None:
         """Record the highest access that was really used."""
@@ -123,7 +125,7 @@ class Ledger:
 
         Raises: BudgetExceeded if it does not fit in the budget; then nothing is counted.
         """
-        spent = Spending(max(0, queries - self._padding), max(0, gradients - self._padding))
+        spent = Spending(queries - self._padding_of(queries), gradients - self._padding_of(gradients))
         self._check(spent.queries)
         self._total.add(spent)
         n_owners = len(self._owners) or 1
@@ -131,6 +133,11 @@ class Ledger:
         for case_id in self._owners:
             self.cases.setdefault(case_id, Spending()).add(each)
         self.shared.add(Spending(spent.queries - each.queries * n_owners, spent.gradients - each.gradients * n_owners))
+
+    def _padding_of(self, samples: int) -> int:
+        """Return how many samples of a batch only fill it up."""
+        passes = 1 if self._rows is None else samples // self._rows
+        return min(samples, self._padding * passes)
 
     def _check(self, queries: int) -> None:
         limit, seconds = self.budget.queries, self.budget.seconds

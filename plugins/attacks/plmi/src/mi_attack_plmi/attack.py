@@ -33,14 +33,24 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mi_attack_plmi.inversion import Inversion, LatentSearch, view_draws
 from mi_image.augment import Augmentation
 from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator, require_makeable
 from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_gan
+from mi_image.identity import default_flip, view_losses
 from mi_image.priors import ConditionalPrior
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import BudgetExceeded, DataError
+from micore.errors import DataError
+from micore.kit.case_rows import (
+    confidences,
+    make_rows,
+    reconstructions,
+    standard_normal,
+    tiled,
+    uniform_draws,
+)
 from micore.kit.losses import max_margin
+from micore.kit.row_optimizers import RowAdam
+from micore.kit.search import RowSearch
 from micore.kit.selection import top_k_per_class
 from micore.runtime import Runtime
 from micore.target import Target
@@ -122,11 +132,23 @@ class PseudoLabelGuided:
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
     ) -> Iterator[Reconstruction]:
-        """Search the latents of all restarts of as many cases at once as fit a tile."""
-        generator = self._restore(target.n_classes, prepared, runtime)
-        per_tile = max(1, runtime.tile // self.config.restarts)
-        for start in range(0, len(cases), per_tile):
-            yield from self._search(target, cases[start : start + per_tile], per_tile, generator, runtime)
+        """Search the latents of all restarts of all cases (sections 3.3 and 3.4)."""
+        config, generator = self.config, self._restore(target.n_classes, prepared, runtime)
+        module, views = target.module, self._augmentation(generator.channels, colour_probability=1.0)
+
+        def margins(latents: Tensor, rows: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
+            images = generator(latents, rows["labels"])
+            return view_losses(module, max_margin, images, rows["labels"], views, numbers)
+
+        starts = standard_normal(cases, (config.restarts, config.latent_dim), runtime)
+        draw = uniform_draws(cases, config.restarts, config.views * views.n_numbers, runtime)
+        rows = make_rows(cases, starts, draw)
+        search = RowSearch(objective=margins, optimizer=RowAdam(learning_rate=config.learning_rate), steps=config.steps)
+        found = search.run(rows, target.ledger, runtime)
+        labels = rows.constants["labels"]
+        images = tiled(generator, runtime.tile, found.values, labels)
+        scores, scored = confidences(target, images, labels, rows.owners, runtime)
+        yield from reconstructions(cases, found, images, scores, latents=found.values, scored=scored, history="margin")
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the target's work: pseudo labels, guidance of the GAN, views of the search, a last look."""
@@ -171,10 +193,9 @@ class PseudoLabelGuided:
 
     def _augmentation(self, channels: int, colour_probability: float) -> Augmentation:
         config = self.config
-        flip = config.flip if config.flip is not None else (0.5 if channels == 3 else 0.0)
         return Augmentation(
-            crop_area=config.crop_area, flip=flip, rotation=config.rotation, brightness=config.brightness,
-            contrast=config.contrast, colour_probability=colour_probability,
+            crop_area=config.crop_area, flip=default_flip(channels, config.flip), rotation=config.rotation,
+            brightness=config.brightness, contrast=config.contrast, colour_probability=colour_probability,
         )  # fmt: skip
 
     def _restore(self, n_classes: int, prepared: Prepared | None, runtime: Runtime) -> ConditionalGenerator:
@@ -185,40 +206,3 @@ class PseudoLabelGuided:
             generator = ConditionalGenerator(n_classes, self.config.latent_dim, size, channels, self.config.base)
         generator.load_state_dict(prepared.state["generator"])
         return runtime.maybe_compile(runtime.place_channels_last(generator.eval().requires_grad_(False)))
-
-    def _search(
-        self, target: Target, cases: Sequence[Case], per_tile: int, generator: ConditionalGenerator, runtime: Runtime
-    ) -> Iterator[Reconstruction]:
-        """Search one tile; missing cases are filled up, so that every tile is computed alike."""
-        config = self.config
-        filled = [*cases, *[cases[0]] * (per_tile - len(cases))]
-        restarts = config.restarts
-        latents = torch.cat([runtime.rng("latents", case.id).normal((restarts, config.latent_dim)) for case in filled])
-        labels = torch.tensor([case.label for case in filled], device=runtime.device).repeat_interleave(restarts)
-        augmentation = self._augmentation(generator.channels, colour_probability=1.0)
-        draw = view_draws([runtime.rng("views", case.id) for case in filled], restarts, config.views, augmentation)
-        owners, padding = [case.id for case in cases], (per_tile - len(cases)) * restarts
-        search = LatentSearch(
-            generator, target.module, augmentation, steps=config.steps, learning_rate=config.learning_rate,
-            autocast=runtime.autocast, spend=lambda passes: target.ledger.owned_by(owners, padding * passes),
-        )  # fmt: skip
-        found = search.run(latents, labels, draw)
-        if found.complete or found.history:
-            for index, case in enumerate(cases):
-                yield _reconstruction(case, found, slice(index * restarts, (index + 1) * restarts))
-        if not found.complete:
-            raise BudgetExceeded("the budget ended during the search", hint="raise --budget-queries")
-
-
-def _reconstruction(case: Case, found: Inversion, rows: slice) -> Reconstruction:
-    """Cut out one case, best first."""
-    scores = found.confidences[rows]
-    order = scores.argsort(descending=True, stable=True)
-    return Reconstruction(
-        case=case,
-        samples=found.images[rows][order],
-        scores=scores[order],
-        latents=found.latents[rows][order],
-        history={"margin": [float(losses[rows].mean()) for losses in found.history]},
-        complete=found.complete,
-    )
