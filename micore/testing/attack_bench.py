@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from micore.contracts import Case, Prepared, Reconstruction, Split
+from micore.attacks import wrapped
+from micore.contracts import Attack, Case, Prepared, Reconstruction, Split
 from micore.errors import BudgetExceeded
 from micore.runs.preparation import public_split
 from micore.runtime import Checkpoints, Random, Runtime
@@ -90,8 +91,8 @@ class AttackBench(Bench):
 
     @cached_property
     def cases(self) -> list[Case]:
-        """All cases of the toy problem."""
-        return self.lab.cases(self.setting, self.spec.goal)
+        """All cases of the toy problem, with the evidence that the attack prepares for."""
+        return self.lab.cases(self.setting, self.spec.goal, getattr(self.config, "evidence", None))
 
     @cached_property
     def public(self) -> Split | None:
@@ -153,19 +154,25 @@ class AttackBench(Bench):
     def _attack(self, target: Target, cases: Sequence[Case], prepared: Any, runtime: Runtime, outcome: Outcome) -> None:
         """Prepare and run; a spent budget is an outcome, other errors are the attack's."""
         wall, processor = time.perf_counter(), time.process_time()
-        attack = self.kind(self.config)
+        attack = self.attack()
         try:
             if prepared is OWN:
                 outcome.prepared = attack.prepare(target, self.public, runtime)
                 outcome.offers = getattr(runtime.checkpoints, "offers", 0)
             else:
                 outcome.prepared = copy.deepcopy(prepared)
+            if not cases:  # only the preparation is wanted
+                return
             for reconstruction in attack.run(target, list(cases), outcome.prepared, runtime):
                 outcome.found.append(reconstruction)
         except BudgetExceeded as error:
             outcome.stopped = error
         # The smaller of both: a busy machine stretches the wall clock, several threads the other.
         outcome.seconds = min(time.perf_counter() - wall, time.process_time() - processor)
+
+    def attack(self) -> Attack:
+        """Build the attack, with its base if it wraps one."""
+        return wrapped(self.registry, self.entry, self.kind(self.config))
 
     def content(self, outcome: Outcome) -> dict[str, Any]:
         """Return everything that was recovered, to compare bit for bit."""

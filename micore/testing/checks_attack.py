@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from micore.artifacts import load_state, save_state, write_tensors
-from micore.contracts import Case, HasPrior, Prepared
-from micore.runtime import Checkpoints
+from micore.contracts import Case, HasControl, HasGenerator, HasPrior, Prepared, Reconstruction
+from micore.records import true_label
+from micore.runs.subjects import modality_floors, truths
+from micore.runtime import Checkpoints, Runtime
 from micore.testing.attack_bench import AttackBench, Outcome
 from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS, PRESET_CHECKS
 from micore.testing.checks_threat import THREAT_CHECKS
@@ -22,6 +24,8 @@ from micore.testing.report import Check, require, skip
 
 SMOKE_SECONDS = 5.0
 CONTROL_SEEDS = 8
+CONTROL_SHARE = 0.3
+"""Part of the way from floor to ceiling that an attack's own control may reach by chance, over all seeds."""
 
 
 def outputs_are_valid(bench: AttackBench) -> None:
@@ -165,14 +169,15 @@ def devices_are_not_mixed(bench: AttackBench) -> None:
     cases = bench.cases[:2]
     bench.lab.bundle(bench.setting)  # trained outside, on the CPU
     with pretend_accelerator() as device, tempfile.TemporaryDirectory() as folder:
-        for item in bench.run(cases, device=device).found:
+        outcome = bench.run(cases, device=device)
+        for item in [*outcome.found, *_unguided(bench, cases, outcome.prepared, bench.runtime(device=device))]:
             stored = {**bench.modality.pack(item.samples), "scores": item.scores}
             write_tensors(Path(folder) / "case.safetensors", {k: v.cpu() for k, v in stored.items()}, {"schema": "toy"})
 
 
 def prior_samples_are_valid(bench: AttackBench) -> None:
     """The prior's own samples are the run's negative control."""
-    attack, prepared = bench.kind(bench.config), bench.reference.prepared
+    attack, prepared = bench.attack(), bench.reference.prepared
     if not isinstance(attack, HasPrior) or prepared is None:
         skip("the attack offers no prior")
     runtime = bench.runtime()
@@ -184,6 +189,58 @@ def prior_samples_are_valid(bench: AttackBench) -> None:
     require(same(bench.modality.pack(one), bench.modality.pack(again)), "the same stream gives other samples")
 
 
+def generator_renders_the_latents(bench: AttackBench) -> None:
+    """A wrapper tunes the generator around the reconstructions, so their latents must be its own."""
+    attack, prepared = bench.attack(), bench.reference.prepared
+    if not isinstance(attack, HasGenerator) or prepared is None:
+        skip("the attack offers no generator")
+    runtime = bench.runtime()
+    network = attack.generator(prepared, runtime)
+    again = attack.generator(attack.with_generator(prepared, network.state_dict()), runtime)
+    for item in bench.reference.found:
+        require(item.latents is not None, f"{item.case.id}: no latents")
+        labels = torch.full((len(item.scores),), item.case.label or 0)
+        for which, module in (("the generator", network), ("the generator with its own weights", again)):
+            with torch.no_grad():
+                samples = module(item.latents, labels)
+            close = torch.allclose(samples, item.samples, rtol=0, atol=1e-3)
+            require(close, f"{item.case.id}: {which} makes other samples of these latents")
+
+
+def control_recovers_nothing(bench: AttackBench) -> str:
+    """What the attack gives unguided is its floor: as many samples, of each case by itself, and nothing private."""
+    prepared = bench.reference.prepared
+    if not isinstance(bench.attack(), HasControl):
+        skip("the attack offers no control")
+    found = _unguided(bench, bench.cases, prepared, bench.runtime())
+    ours, wanted = ({item.case.id: len(item.samples) for item in items} for items in (found, bench.reference.found))
+    require(ours == wanted, f"the control gives samples {ours}, the attack {wanted}")
+    for item in found:
+        problem = bench.setting.problem(item.samples)
+        require(problem is None, f"control of {item.case.id}: {problem}")
+        require(tuple(item.scores.shape) == (len(item.samples),), f"control of {item.case.id}: scores do not fit")
+    (alone,) = _unguided(bench, bench.cases[-1:], prepared, bench.runtime())
+    last = next(item for item in found if item.case.id == alone.case.id)
+    equal = same(bench.modality.pack(alone.samples), bench.modality.pack(last.samples))
+    require(equal, f"another control of {alone.case.id} alone")
+    return _judge_control(bench, prepared)
+
+
+def _judge_control(bench: AttackBench, prepared: Prepared | None) -> str:
+    many = [_unguided(bench, bench.cases, prepared, bench.runtime(seed)) for seed in range(CONTROL_SEEDS)]
+    reached, floor, ceiling = _judged(bench, [item for found in many for item in found]), _floor(bench), _ceiling(bench)
+    facts = f"the control recovers {reached:.3f}; no attack {floor:.3f}, held-out private samples {ceiling:.3f}"
+    require(reached < floor + CONTROL_SHARE * (ceiling - floor), facts)
+    return facts
+
+
+def _unguided(
+    bench: AttackBench, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
+) -> list[Reconstruction]:
+    attack = bench.attack()
+    return list(attack.control(cases, prepared, runtime)) if isinstance(attack, HasControl) else []
+
+
 def beats_the_baseline(bench: AttackBench) -> str:
     """An attack must recover more than the adversary had before; a control must not."""
     control = getattr(bench.spec, "control", False)
@@ -192,7 +249,7 @@ def beats_the_baseline(bench: AttackBench) -> str:
         prepared = bench.reference.prepared
         seeds = range(1, CONTROL_SEEDS)
         outcomes += [bench.run(bench.cases, seed=seed, prepared=prepared) for seed in seeds]
-    reached = _recovered(bench, outcomes)
+    reached = _judged(bench, [item for outcome in outcomes for item in outcome.found])
     floor, ceiling = _floor(bench), _ceiling(bench)
     bar = floor + bench.setting.margin * (ceiling - floor)
     facts = f"recovered {reached:.3f}; no attack {floor:.3f}, held-out private samples {ceiling:.3f}"
@@ -203,24 +260,29 @@ def beats_the_baseline(bench: AttackBench) -> str:
     return facts
 
 
-def _recovered(bench: AttackBench, outcomes: Sequence[Outcome]) -> float:
-    values = [bench.setting.judge(item.case, item.samples).mean() for outcome in outcomes for item in outcome.found]
+def _judged(bench: AttackBench, found: Sequence[Reconstruction]) -> float:
+    values = [bench.setting.judge(item.case, item.samples).mean() for item in found]
     return float(torch.stack(values).double().mean())
 
 
 def _floor(bench: AttackBench) -> float:
-    """Judge what the adversary has without an attack: public samples, or else noise; for every case."""
-    data = bench.setting.dataset.split("public") if "public" in bench.spec.needs else None
+    """Judge what the adversary has without an attack: public samples or noise, and the modality's own floors."""
+    dataset = bench.setting.dataset
+    data = dataset.split("public") if "public" in bench.spec.needs else None
     noise = bench.setting.noise(64, bench.runtime().rng("floor"))
     samples = data.take(range(len(data))) if data is not None else noise
-    return float(torch.stack([bench.setting.judge(case, samples).mean() for case in bench.cases]).double().mean())
+    plain = torch.stack([bench.setting.judge(case, samples).mean() for case in bench.cases]).double().mean()
+    further = modality_floors(bench.modality, bench.cases, dataset).values()
+    return max([float(plain), *(_judged(bench, items) for items in further)])
 
 
 def _ceiling(bench: AttackBench) -> float:
     split, values = bench.setting.dataset.split("holdout"), []
+    truth = truths(bench.cases, bench.setting.dataset, bench.modality)
     for case in bench.cases:
-        labels = torch.full((len(split),), case.label or 0) if split.labels is None else split.labels
-        rows = labels.eq(case.label or 0).nonzero().flatten()
+        label = true_label(case, truth) or 0
+        labels = torch.full((len(split),), label) if split.labels is None else split.labels
+        rows = labels.eq(label).nonzero().flatten()
         values.append(bench.setting.judge(case, split.take(rows)).mean())
     return float(torch.stack(values).double().mean())
 
@@ -256,6 +318,8 @@ ATTACK_CHECKS: tuple[Check, ...] = (
     prepared_attack_is_left_unchanged,
     interrupted_preparation_resumes,
     prior_samples_are_valid,
+    generator_renders_the_latents,
+    control_recovers_nothing,
     *THREAT_CHECKS,
     devices_are_not_mixed,
     beats_the_baseline,

@@ -27,8 +27,8 @@ class RecordingLedger(Ledger):
     def charge(self, *, queries: int = 0, gradients: int = 0) -> None:
         """Count a batch."""
         Ledger.charge(self, queries=queries, gradients=gradients)
-        self.padded["queries"] += min(self._padding, queries)
-        self.padded["gradients"] += min(self._padding, gradients)
+        self.padded["queries"] += self._padding_of(queries)
+        self.padded["gradients"] += self._padding_of(gradients)
         self.largest_padding = max(self.largest_padding, self._padding)
 
 

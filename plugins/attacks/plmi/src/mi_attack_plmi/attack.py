@@ -162,8 +162,16 @@ class PseudoLabelGuided:
 
     def prior(self, prepared: Prepared, runtime: Runtime) -> ConditionalPrior:
         """Return the trained generator as a prior: samples of random pseudo labels."""
+        return ConditionalPrior(self.generator(prepared, runtime))
+
+    def generator(self, prepared: Prepared, runtime: Runtime) -> ConditionalGenerator:
+        """Build the generator: latents (B, latent_dim) and labels (B,) to images."""
         n_classes = len(prepared.state["generator"]["blocks.0.norm1.scale.weight"])
-        return ConditionalPrior(self._restore(n_classes, prepared, runtime))
+        return self._restore(n_classes, prepared, runtime)
+
+    def with_generator(self, prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared:
+        """Return the preparation with other weights of the generator."""
+        return Prepared(state={**prepared.state, "generator": dict(weights)})
 
     def _pseudo_labels(self, target: Target, images: Tensor, runtime: Runtime) -> Tensor:
         """Return the rows of the public images that the target is surest of, (K, n_top), per class."""
