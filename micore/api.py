@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from micore import runs
+from micore import runs, suites
 from micore.artifacts import Bundle, PluginUse
 from micore.configs import make_config, parse_use
 from micore.data import DataRequest
@@ -60,6 +60,7 @@ def attack(
     model: str | Path,
     data: str | None = None,
     classes: str | None = None,
+    evidence: str | None = None,
     output: str | Path | None = None,
     access: str | None = None,
     budget_queries: int | None = None,
@@ -70,6 +71,7 @@ def attack(
     data_options: Options | None = None,
     evaluators: Sequence[str] | None = None,
     evaluator_model: str | Path | None = None,
+    judges: int = 1,
     seed: int = 0,
     device: str = "auto",
     precision: str = "fp32",
@@ -85,12 +87,12 @@ def attack(
     """
     request = runs.AttackRequest(
         attack=PluginUse(name=plugin, config=dict(options or {})),
-        model=str(model), preset=preset, choice=classes,
+        model=str(model), preset=preset, choice=classes, evidence=evidence,
         data=DataRequest.parse(data, data_options, data_root) if data else None,
         access=Access.parse(access) if access else None,
         budget=Budget(queries=budget_queries, seconds=budget_seconds), seed=seed, device=device, precision=precision,
         evaluators=None if evaluators is None else tuple(use(text) for text in evaluators),
-        evaluator_model=str(evaluator_model) if evaluator_model else None,
+        evaluator_model=str(evaluator_model) if evaluator_model else None, judges=judges,
     )  # fmt: skip
     directory = Path(output) if output is not None else None
     return runs.attack(registry or Registry.discover(), request, directory, progress)
@@ -101,15 +103,51 @@ def resume(run: str | Path, *, registry: Registry | None = None, progress: Progr
     return runs.resume(registry or Registry.discover(), Path(run), progress=progress)
 
 
-def evaluate(run: str | Path, *, evaluators: Sequence[str] | None = None, registry: Registry | None = None) -> runs.Run:
-    """Judge a run again, or with further evaluators; as ``mi evaluate``."""
+def evaluate(
+    run: str | Path,
+    *,
+    evaluators: Sequence[str] | None = None,
+    judges: int | None = None,
+    registry: Registry | None = None,
+) -> runs.Run:
+    """Judge a run again, or with further evaluators or evaluator models; as ``mi evaluate``."""
     chosen = None if evaluators is None else [use(text) for text in evaluators]
-    return judge(registry or Registry.discover(), Path(run), evaluators=chosen)
+    return judge(registry or Registry.discover(), Path(run), evaluators=chosen, judges=judges)
 
 
 def compare(*directories: str | Path) -> runs.Comparison:
     """Compare runs with the first of them; as ``mi compare``."""
     return runs.compare([runs.Run.open(Path(directory)) for directory in directories])
+
+
+def bench(
+    suite: str | Path,
+    *,
+    output: str | Path,
+    only: Sequence[str] = (),
+    data_root: str | Path | None = None,
+    write: str | Path | None = None,
+    renew: bool = False,
+    device: str = "auto",
+    precision: str = "fp32",
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a suite file and return its tables as JSON values; as ``mi bench``.
+
+    Each row is a process of its own, which sees the installed plugins whatever ``registry`` is. A row that fails
+    does not raise.
+
+    Raises: MiError, as ``mi bench``, before anything runs.
+    """
+    options = suites.Options(
+        only=only, page=Path(write) if write is not None else None, renew=renew,
+        machine=suites.Machine(device=device, data_root=str(Path(data_root).absolute()) if data_root else None),
+        arithmetic=suites.Precision(name=precision),
+    )  # fmt: skip
+    return suites.run_suite(
+        registry or Registry.discover(), Path(suite), Path(output), options, progress=progress
+    )  # fmt: skip
 
 
 def use(text: str) -> PluginUse:

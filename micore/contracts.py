@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from micore.errors import ModelError
 from micore.inputs import InputSpec
+from micore.records import Case, Interval, Measurement, Reconstruction, Samples, Truth
 from micore.threat import Spending
 
 if TYPE_CHECKING:
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     from micore.runtime import Random, Runtime
     from micore.target import Target
 
-Samples = Any
-"""Samples of one modality: a tensor (N, ...) in the canonical range, or a sequence of N items."""
+__all__ = [
+    "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
+    "Forecast", "HasControl", "HasFloors", "HasForecast", "HasGenerator", "HasPrior", "HasTruth", "Interval",
+    "Measurement", "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference",
+    "Samples", "Split", "Subject", "Truth", "WrapsAttack",
+]  # fmt: skip
 
 
 class Config(BaseModel):
@@ -37,73 +42,6 @@ class Config(BaseModel):
 
 class NoConfig(Config):
     """The configuration of a plugin that has nothing to set."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One thing to reconstruct, with all that the adversary holds of it.
-
-    id: unique in the run and stable over runs, such as ``class-3``; it seeds the case's randomness.
-    label: the class under attack (goal ``class``).
-    evidence: what the adversary observed (an embedding, a masked sample, a graph's features...).
-    """
-
-    id: str
-    goal: str
-    label: int | None = None
-    evidence: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconstruction:
-    """What an attack gives back for one case.
-
-    samples: n samples in the canonical range, best first.
-    scores: the attack's own confidence in each of them, shape (n,); never the evaluator's.
-    latents: where they stand in the prior, shape (n, ...), when there is one.
-    history: the attack's progress, such as the loss every few steps.
-    complete: False when the budget stopped the search early and this is the best so far.
-    """
-
-    case: Case
-    samples: Samples
-    scores: Tensor
-    latents: Tensor | None = None
-    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    complete: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A confidence interval; ``level`` is its coverage, such as 0.95."""
-
-    low: float
-    high: float
-    level: float = 0.95
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """One figure of an evaluator.
-
-    subject: what was judged: ``attack`` or a control such as ``prior-samples``, ``holdout``.
-    direction: what more leakage looks like: ``up``, ``down`` or ``none``.
-    n: samples behind the value; clusters: independent units (classes) behind the interval.
-    per_case: the value for each case id.
-    evaluator: name and identity of the judge; notes: what a reader must know to trust it.
-    """
-
-    name: str
-    subject: str
-    value: float
-    interval: Interval | None
-    n: int
-    clusters: int
-    unit: str
-    direction: str
-    evaluator: str
-    per_case: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -169,9 +107,17 @@ class Modality(Protocol):
         """Return the differentiable conversion from canonical samples to the model's input."""
 
     def cases(
-        self, goal: str, dataset: Dataset | None, bundle_classes: Sequence[str], choice: str | None
+        self,
+        goal: str,
+        dataset: Dataset | None,
+        bundle_classes: Sequence[str],
+        choice: str | None,
+        evidence: str | None = None,
     ) -> list[Case]:
-        """Return what a run of this goal attacks; ``choice`` is the user's selection, such as ``0-4,7``."""
+        """Return what a run of this goal attacks; ``choice`` is the user's selection, such as ``0-4,7``.
+
+        evidence: name of what the adversary holds of each sample, for goal ``instance``; None: the usual.
+        """
 
     def augment(self, samples: Samples, strength: str, rng: Random) -> Samples:
         """Return randomly changed samples for training; ``strength``: none, light, medium, strong."""
@@ -193,6 +139,22 @@ class Modality(Protocol):
 
     def show(self, samples: Samples, limit: int) -> str:
         """Return a self-contained HTML fragment that shows up to ``limit`` samples."""
+
+
+@runtime_checkable
+class HasTruth(Protocol):
+    """A modality that knows the sample behind each case of goal ``instance``."""
+
+    def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
+        """Return the truth of each case, by its id."""
+
+
+@runtime_checkable
+class HasFloors(Protocol):
+    """A modality that can complete cases of goal ``instance`` without target and attack: more controls."""
+
+    def floors(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Sequence[Reconstruction]]:
+        """Return by name what the adversary has anyway, such as ``evidence`` and ``nearest-public``."""
 
 
 @runtime_checkable
@@ -229,7 +191,10 @@ class Attack(Protocol):
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
     ) -> Iterator[Reconstruction]:
-        """Yield one reconstruction per case, in any order."""
+        """Yield one reconstruction per case, in any order.
+
+        Raises, after what went well was given back: CaseFailed with the reason of each case that did not.
+        """
 
 
 @runtime_checkable
@@ -238,6 +203,54 @@ class HasPrior(Protocol):
 
     def prior(self, prepared: Prepared, runtime: Runtime) -> Prior:
         """Build the prior from what was prepared."""
+
+
+@runtime_checkable
+class HasControl(Protocol):
+    """An attack that can do its work unguided, for instances above all: the run adds that control, ``no-target``."""
+
+    def control(self, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime) -> Iterator[Reconstruction]:
+        """Yield for each case as many samples as `run` does, from the evidence and the prior alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseUse:
+    """The attack that a wrapper is built around, as its config names it."""
+
+    name: str
+    preset: str = "default"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class WrapsAttack(Protocol):
+    """An attack around another one, which the user names (``-p base=gmi``).
+
+    A wrapper whose ``PREPARE_FIELDS`` are empty prepares what its base does, and shares it with the base's own runs.
+    """
+
+    def base_use(self) -> BaseUse:
+        """Name the base, with its preset and options."""
+
+    def wrap(self, base: Attack) -> None:
+        """Take the base, built; called once, before anything else.
+
+        Raises: ConfigError when the base lacks what the wrapper needs of it.
+        """
+
+    def wrapped(self) -> Attack:
+        """Return the base that was taken."""
+
+
+@runtime_checkable
+class HasGenerator(Protocol):
+    """An attack whose prior is one network that may be trained further."""
+
+    def generator(self, prepared: Prepared, runtime: Runtime) -> nn.Module:
+        """Build the network: called with the latents of reconstructions (B, ...) and labels (B,), it gives samples."""
+
+    def with_generator(self, prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared:
+        """Return what was prepared with other weights (a state dict) of that network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +297,10 @@ class Defense:
         return scores
 
 
+IDENTITY_DIGITS = 12
+"""Digits of a fingerprint that stand for a judge in the name of its figures."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatorModel:
     """An independent classifier that judges.
@@ -299,8 +316,8 @@ class EvaluatorModel:
 
     @property
     def identity(self) -> str:
-        """The first digits of the bundle's fingerprint."""
-        return self.bundle.fingerprint[:12]
+        """The first digits of the bundle's fingerprint: what tells its figures from those of another judge."""
+        return self.bundle.fingerprint[:IDENTITY_DIGITS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,14 +334,14 @@ class Reference:
 
     dataset: the private data; target: the attacked bundle (for the check of independence), None for
     a remote one; evaluator_model: the independent classifier, when the evaluator asked for one.
-    truth: by case id, for goals that recover an instance.
+    truth: by case id, for goals that recover an instance; evidence is in the judged cases themselves.
     """
 
     modality: Modality
     dataset: Dataset
     target: Bundle | None
     evaluator_model: EvaluatorModel | None = None
-    truth: Mapping[str, Any] = field(default_factory=dict)
+    truth: Mapping[str, Truth] = field(default_factory=dict)
 
     def judge(self) -> EvaluatorModel:
         """Return the evaluator model.

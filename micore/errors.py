@@ -6,6 +6,8 @@ A message says what is wrong and where; the hint says how to mend it. The table 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class MiError(Exception):
     """Base of all errors that a user can mend."""
@@ -76,9 +78,17 @@ class DataError(MiError):
 
 
 class CaseFailed(MiError):  # noqa: N818
-    """Some cases failed; the others are valid and kept."""
+    """Some cases failed; the others are valid and kept.
+
+    An attack may first give back the cases that went well and raise this at the end. reasons: why a case
+    failed, by its id; these are recorded as failed. Others that are left are attacked again, one by one.
+    """
 
     exit_code = 9
+
+    def __init__(self, message: str, *, hint: str | None = None, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reasons: Mapping[str, str] = dict(reasons or {})
 
 
 class RunError(MiError):

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("micore.cli.report:command", "Write a run's report as HTML, Markdown or JSON."),
     "compare": ("micore.cli.compare:command", "Compare runs side by side."),
     "resume": ("micore.cli.resume:command", "Continue a run that was stopped."),
+    "bench": ("micore.cli.bench:command", "Run a suite of attacks, and write one table."),
     "plan": ("micore.cli.plan:command", "Tell what a run would need and cost, without running it."),
     "import": ("micore.cli.import_:command", "Turn a model of yours into a target bundle."),
     "list-plugins": ("micore.cli.list_plugins:command", "List attacks, defenses, evaluators, models, data."),

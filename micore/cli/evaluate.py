@@ -18,13 +18,14 @@ from micore.cli.outcome import finish
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_obj
 def command(
-    app: App, run: Path, evaluators: tuple[str, ...], evaluator_model: str | None, device: str, as_json: bool
-) -> None:
+    app: App, run: Path, evaluators: tuple[str, ...], evaluator_model: str | None, judges: int | None, device: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Judge a finished run again, or with further evaluators; figures of the others are kept."""
     from micore.runs.judging import judge
 
     finished = judge(
-        app.registry, run, evaluators=uses(evaluators) or None, evaluator_model=evaluator_model, device=device,
-        progress=app.progress(),
+        app.registry, run, evaluators=uses(evaluators) or None, evaluator_model=evaluator_model, judges=judges,
+        device=device, progress=app.progress(),
     )  # fmt: skip
     finish(app, finished, as_json=as_json)

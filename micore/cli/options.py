@@ -58,8 +58,12 @@ def budget_options(function: F) -> F:
 
 
 def evaluator_options(function: F) -> F:
-    """Add ``--evaluator`` and ``--evaluator-model``."""
+    """Add ``--evaluator``, ``--evaluator-model`` and ``--judges``."""
     for option in (
+        click.option(
+            "--judges", type=click.IntRange(min=1), metavar="N",
+            help="Independent models that judge, each of another architecture. [default: 1]",
+        ),
         click.option(
             "--evaluator-model", metavar="BUNDLE", help="Independent model that judges. [default: one is trained]"
         ),
@@ -81,7 +85,18 @@ def attack_options(function: F) -> F:
                 "--model", required=True, metavar="BUNDLE|URI", help="Target: a bundle of `mi train`, or a URI."
             ),
             data_options(required=False),
-            click.option("--classes", "choice", metavar="0-4,7", help="Which cases to attack. [default: all]"),
+            click.option(
+                "--classes",
+                "--cases",
+                "choice",
+                metavar="0-4,7",
+                help="Which classes, or single samples, to attack. [default: all, or some samples]",
+            ),
+            click.option(
+                "--evidence",
+                metavar="NAME",
+                help="What the adversary holds of each sample: centre, bottom... [default: by modality]",
+            ),
             click.option(
                 "--access",
                 metavar="label|scores|white-box",
@@ -121,12 +136,14 @@ def attack_request(options: Mapping[str, Any]) -> AttackRequest:
         access=Access.parse(options["access"]) if options["access"] else None,
         budget=budget(options["budget_queries"], options["budget_seconds"]),
         evaluators=uses(options["evaluators"]) or None,
+        judges=options["judges"] or 1,
         **{name: options[name] for name in PLAIN_OPTIONS},
     )
 
 
 PLAIN_OPTIONS = (
-    "model", "preset", "choice", "seed", "device", "precision", "compiled", "batch", "tile", "evaluator_model",
+    "model", "preset", "choice", "evidence", "seed", "device", "precision", "compiled", "batch", "tile",
+    "evaluator_model",
 )  # fmt: skip
 
 

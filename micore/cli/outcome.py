@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from micore.runs import Run
 
 
+COLUMNS = ("measurement", "evaluator", "attack", "95 % interval", "floor", "ceiling")
+
+
 def finish(app: App, run: Run, *, as_json: bool) -> None:
     """Print a run's figures; then raise what kept it from being complete, if anything did."""
     from micore.files import read_json
@@ -19,7 +22,7 @@ def finish(app: App, run: Run, *, as_json: bool) -> None:
     if as_json:
         app.json(read_json(run.directory / "report.json"))
     else:
-        app.table(("measurement", "attack", "95 % interval", "floor", "ceiling"), summary(run.measurements()))
+        app.table(COLUMNS, summary(run.measurements()))
         app.result(f"\nreport: {run.directory / 'report.html'}")
     trouble = problem(run)
     if trouble is not None:
@@ -38,7 +41,7 @@ def summary(measurements: list[Measurement]) -> list[tuple[str, ...]]:
         interval = f"{item.interval.low:.3f} to {item.interval.high:.3f}" if item.interval else "unknown"
         floor = found.get((name, evaluator, PRIOR_SAMPLES))
         ceiling = found.get((name, evaluator, CEILING))
-        rows.append((name, f"{item.value:.3f}", interval, _value(floor), _value(ceiling)))
+        rows.append((name, evaluator, f"{item.value:.3f}", interval, _value(floor), _value(ceiling)))
     return rows
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from micore.contracts import Interval, Measurement, Samples, Subject
+from micore.contracts import Interval, Measurement, Samples, Subject, Truth
 from micore.errors import DataError
 from micore.kit.statistics import cluster_bootstrap
+from micore.records import true_label
 from micore.runtime import derive_seed
 
 
@@ -20,7 +21,8 @@ class Rows:
     """The samples of all cases of a subject, one after another.
 
     samples: one group for each case; positions (N,): each row's place in ``case_ids``; labels (N,):
-    the class that each row claims to be, on the CPU.
+    the class that each row claims to be (goal ``class``) or that its case is of (``instance``), on the CPU;
+    negative, another number for each case, where nobody knows the class.
     """
 
     subject: str
@@ -30,17 +32,19 @@ class Rows:
     labels: Tensor
 
     @classmethod
-    def of(cls, subject: Subject) -> Rows:
-        """Lay out a subject of goal ``class``.
+    def of(cls, subject: Subject, truth: Mapping[str, Truth] | None = None, *, labelled: bool = True) -> Rows:
+        """Lay out a subject; ``truth`` knows the classes of cases that the adversary did not know.
 
-        Raises: DataError when there are no samples or a case has no label.
+        Raises: DataError when there are no samples, or, unless ``labelled`` is False, a case has no class.
         """
         items = subject.reconstructions
-        unlabelled = [item.case.id for item in items if item.case.label is None]
+        known = [true_label(item.case, truth or {}) for item in items]
+        unlabelled = [item.case.id for item, label in zip(items, known, strict=True) if label is None]
         sizes = torch.tensor([len(item.samples) for item in items], dtype=torch.int64)
-        if unlabelled or int(sizes.sum()) == 0:
+        if (labelled and unlabelled) or int(sizes.sum()) == 0:
             raise DataError(f"{subject.name} has no samples of a class (cases without a label: {unlabelled})")
-        labels = torch.tensor([item.case.label for item in items], dtype=torch.int64)
+        numbers = [-1 - position if label is None else label for position, label in enumerate(known)]
+        labels = torch.tensor(numbers, dtype=torch.int64)
         return cls(
             subject=subject.name,
             samples=tuple(item.samples for item in items),
@@ -64,7 +68,8 @@ class Figure:
 def measure(figure: Figure, rows: Rows, evaluator: str, *, resamples: int = 2000) -> Measurement:
     """Return the mean over classes of the mean over samples, with a bootstrap interval over classes.
 
-    The samples of one class share target, prior and class, so the class is the unit of independence.
+    The samples of one class share target, prior and class, so the class is the unit of independence (the case,
+    where nobody knows its class).
     ``evaluator`` is the judge's identity, ``name@fingerprint``; it also seeds the bootstrap. Without any
     finite row the value is NaN, on no samples: one broken subject does not keep the others from being judged.
     """

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["NesterovMomentum", "RowAdam", "RowOptimizer", "Schedule", "State", "ramp_up_and_down"]
+__all__ = ["NesterovMomentum", "RowAdam", "RowAdamax", "RowOptimizer", "Schedule", "State", "ramp_up_and_down"]
 
 State = tuple[Tensor, ...]
 Schedule = Callable[[Tensor], Tensor]
@@ -54,6 +54,27 @@ class RowAdam:
         size = _per_row(rate / (1 - first**steps), values)
         spread = (square / _per_row(1 - second**steps, values)).sqrt()
         return values - size * mean / (spread + self.epsilon), (mean, square)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowAdamax:
+    """Adamax (Kingma & Ba, ICLR 2015, section 7.1): Adam with the infinity norm, each row by its own step."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+
+    def start(self, values: Tensor) -> State:
+        """Return zero moments."""
+        return torch.zeros_like(values), torch.zeros_like(values)
+
+    def step(self, values: Tensor, gradients: Tensor, state: State, steps: Tensor) -> tuple[Tensor, State]:
+        """Take one step (algorithm 2 of the paper, with torch's epsilon)."""
+        first, second = self.betas
+        mean = torch.lerp(gradients, state[0], first)
+        largest = torch.maximum(second * state[1], gradients.abs() + self.epsilon)
+        size = _per_row(self.learning_rate / (1 - first**steps), values)
+        return values - size * mean / largest, (mean, largest)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,8 @@ class RowSearch:
     steps: at most so many for each row. constraint: (values, starts) -> values, after each step (a box, a
     ball around the start). keep: the state to give back: after the last step, or with the lowest loss seen.
     patience: a row retires when its lowest loss has not fallen by ``tolerance`` for so many steps; None: never.
+    enough: a row retires when its lowest loss is at or below this; None: never. Both are looked at every
+    ``LOOK_EVERY`` steps.
     """
 
     objective: Objective
@@ -98,6 +100,7 @@ class RowSearch:
     keep: Literal["last", "best"] = "last"
     patience: int | None = None
     tolerance: float = 1e-3
+    enough: float | None = None
 
     def run(self, rows: Rows, ledger: Ledger, runtime: Runtime, description: str = "searching") -> Found:
         """Search all rows; what the target sees is charged to their cases.
@@ -245,14 +248,15 @@ class _Work:
             self._release(sorted(ended))
 
     def _converged(self, due: Sequence[int]) -> list[int]:
-        """Return the places whose row has settled, or is no longer finite."""
-        if self.search.patience is None:
-            gone = ~self._finite
-        else:
+        """Return the places whose row has settled or reached enough, or is no longer finite."""
+        gone = ~self._finite
+        if self.search.enough is not None:
+            gone = gone | (self._best_losses <= self.search.enough)
+        if self.search.patience is not None:
             fell = self._best_losses < self._settled_losses - self.search.tolerance
             self._settled_losses = torch.where(fell, self._best_losses, self._settled_losses)
             self._settled_ages = torch.where(fell, self._age, self._settled_ages)
-            gone = ~self._finite | (self._age - self._settled_ages >= self.search.patience)
+            gone = gone | (self._age - self._settled_ages >= self.search.patience)
         flags = gone.tolist()
         return [place for place in due if flags[place]]
 

@@ -20,11 +20,11 @@ def _options(request: Mapping[str, Any]) -> Iterator[str]:
             yield from (flag, str(value))
     options = request["data"]["options"] if request["data"] else {}
     for flag, values in (("-p", request["attack"]["config"]), ("-D", options)):
-        for setting in _settings(values):
+        for setting in settings(values):
             yield from (flag, setting)
     for use in request["evaluators"] or ():
-        settings = ",".join(_settings(use["config"]))
-        yield from ("-e", f"{use['name']}:{settings}" if settings else use["name"])
+        given = ",".join(settings(use["config"]))
+        yield from ("-e", f"{use['name']}:{given}" if given else use["name"])
     if request["compiled"]:
         yield "--compile"
 
@@ -34,6 +34,7 @@ def _valued(request: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("--preset", request["preset"]),
         ("--data", request["data"]["uri"] if request["data"] else None),
         ("--classes", request["choice"]),
+        ("--evidence", request.get("evidence")),
         ("--access", request["access"]),
         ("--budget-queries", request["budget"]["queries"]),
         ("--budget-seconds", request["budget"]["seconds"]),
@@ -43,10 +44,12 @@ def _valued(request: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("--batch", request["batch"]),
         ("--tile", request["tile"]),
         ("--evaluator-model", request["evaluator_model"]),
+        ("--judges", request.get("judges")),
     ]
 
 
-def _settings(values: Mapping[str, Any]) -> list[str]:
+def settings(values: Mapping[str, Any]) -> list[str]:
+    """Write settings as ``key=value`` texts that the command line reads back."""
     return [f"{name}={_written(value)}" for name, value in values.items()]
 
 

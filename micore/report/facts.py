@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from micore.kit.statistics import wilson
-from micore.report.figures import MISSING, duration, figure, number, plural
+from micore.report.figures import MISSING, duration, figure, number, plural, size
 
 Document = Mapping[str, Any]
 Fact = tuple[str, str]
@@ -21,6 +21,11 @@ def threat(report: Document) -> list[Fact]:
         ("paper", attack["paper"] or "none named"),
         ("package", f"{attack['distribution'] or 'unknown'} {attack['version'] or ''}".strip()),
         ("goal", f"{threat_['goal']}: {threat_['goal_text']}"),
+        *(
+            [("evidence", f"{threat_['evidence']} (what the adversary held of each case)")]
+            if threat_["evidence"]
+            else []
+        ),
         ("access granted", f"{access['granted']}. {access['text']}"),
         ("access used", access["used"] or "none recorded"),
         ("public data", "none" if public is None else f"{plural(public, 'sample')} that the adversary held"),
@@ -128,6 +133,7 @@ def judge(found: Document) -> list[Fact]:
     return [
         ("architecture", str(found.get("model", MISSING))),
         ("fingerprint", str(found.get("fingerprint", MISSING))),
+        *([("its figures are marked", f"@{found['identity']}")] if "identity" in found else []),
         ("classes it knows", str(classes)),
         ("its own held-out accuracy", _accuracy(found.get("metrics", {}), "holdout", classes)),
         ("seed", str(found.get("seed", MISSING))),
@@ -142,10 +148,18 @@ def cost(report: Document) -> list[Fact]:
     return [
         ("training the target", duration(cost_["target_training_s"])),
         ("preparing the attack", duration(cost_["preparation_s"]) + cached[cost_["preparation_cached"]]),
-        ("attacking", f"{duration(cost_['cases_s'])} over {plural(cost_['cases_timed'], 'case')}"),
+        ("attacking", f"{duration(cost_['attack_s'])} over {plural(cost_['cases_timed'], 'case')}"),
+        ("judging, training of judges included", duration(cost_["evaluation_s"])),
         ("from start to end, pauses included", duration(cost_["wall_s"])),
+        ("most memory held by preparing and attacking", _memory(cost_["peak_memory_bytes"])),
         ("hardware", f"{hardware.get('device_name', MISSING)} ({_settings(hardware)})"),
     ]
+
+
+def _memory(peak: Document | None) -> str:
+    """Say the peak of the process and, where there is one, that of the accelerator."""
+    known = [f"{size(value)} of the {kind}" for kind, value in (peak or {}).items() if value is not None]
+    return ", ".join(known) or MISSING
 
 
 def reproduction(report: Document) -> list[Fact]:

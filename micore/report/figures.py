@@ -53,6 +53,13 @@ def duration(seconds: float | None) -> str:
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
+def size(n_bytes: int | None) -> str:
+    """Write an amount of memory."""
+    if n_bytes is None:
+        return MISSING
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
 def plural(count: int, word: str, many: str | None = None) -> str:
     """Write a count with its word."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"

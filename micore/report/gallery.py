@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from micore.contracts import HasTruth
 from micore.report.model import class_name
 
 if TYPE_CHECKING:
     from micore.contracts import Case, Dataset, Modality, Reconstruction
     from micore.runs.store import Run
 
+EVIDENCE = "evidence"
 MAX_CASES = 24
 PER_CASE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exhibit:
-    """One case: its samples as HTML, by column (private, recovered, a control's name)."""
+    """One case: its samples as HTML, by column (evidence, private, recovered, a control's name)."""
 
     case: str
     class_name: str | None
@@ -60,9 +62,12 @@ def _nothing(reason: str) -> Gallery:
 
 
 def _reason(private_data: Dataset | None, columns: Sequence[str]) -> str | None:
-    if private_data is None:
-        return "Private samples are not shown; `mi report --show-private` puts them beside these."
-    return None if "private" in columns else "No private sample belongs to these cases."
+    if private_data is not None:
+        return None if "private" in columns else "No private sample belongs to these cases."
+    text = "Private samples are not shown; `mi report --show-private` puts them beside these."
+    if EVIDENCE in columns:
+        text += " What the adversary held of each is shown: with the samples it is private, too."
+    return text
 
 
 def _exhibit(
@@ -72,19 +77,25 @@ def _exhibit(
     modality: Modality,
     private_data: Dataset | None,
 ) -> Exhibit:
-    fragments: dict[str, str] = {}
+    stored = {
+        name: modality.show(items[item.case.id].samples, PER_CASE)
+        for name, items in controls.items()
+        if item.case.id in items
+    }
+    fragments = {EVIDENCE: stored[EVIDENCE]} if EVIDENCE in stored else {}
     if private_data is not None:
         private = _private(item.case, modality, private_data)
         fragments |= {"private": private} if private else {}
     fragments["recovered"] = modality.show(item.samples, PER_CASE)
-    for name, items in controls.items():
-        if item.case.id in items:
-            fragments[name] = modality.show(items[item.case.id].samples, PER_CASE)
+    fragments |= {name: fragment for name, fragment in stored.items() if name != EVIDENCE}
     return Exhibit(case=item.case.id, class_name=class_name(run, item.case.label), fragments=fragments)
 
 
 def _private(case: Case, modality: Modality, dataset: Dataset) -> str | None:
-    """Show private samples of the case's class; an instance's truth is not kept with a run."""
+    """Show private samples of the case's class, or the very sample that a case of goal ``instance`` is about."""
+    if case.goal == "instance":
+        known = modality.truths([case], dataset) if isinstance(modality, HasTruth) else {}
+        return modality.show(known[case.id].sample, 1) if case.id in known else None
     split = dataset.split("private")
     if split.labels is None or case.label is None:
         return None

@@ -25,6 +25,12 @@ TERMS = {
 }
 
 _METRICS = {
+    r"-truth": """Distance from a sample to the very private sample that its case is about, in the features of
+        an independent model. Here the ceiling is another real sample of the same class: an attack that comes no
+        nearer has recovered the class at most, not the sample.""",
+    r"-hidden": """Likeness to the very private sample, over the part that the adversary did not see. A blurred
+        mean of all possibilities can score better than a sharp and right completion, so read it beside
+        the controls and the other figures.""",
     r"public": """How near the samples lie to the adversary's own public data. Very near means that the
         attack gave back what the adversary had before; far does not mean that anything private was found.""",
     r"reciprocal_?rank": """One over the place of the true class when all private classes are ranked by

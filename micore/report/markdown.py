@@ -54,7 +54,7 @@ def _parts(report: Document) -> Iterator[str]:
 def _headline(report: Document) -> Iterator[str]:
     found, run = report["headline"], report["run"]
     yield f"**{escape(found['text'])}**"
-    yield escape(" ".join(filter(None, (found["verdict"], found["scope"]))))
+    yield escape(" ".join(filter(None, (found["verdict"], *found["other_judges"], found["scope"]))))
     yield escape(f"Status: {run['status_text']}. Begun {run['created'] or 'at an unknown time'}.")
 
 

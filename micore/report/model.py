@@ -80,6 +80,7 @@ def _threat(manifest: Mapping[str, Any]) -> Document:
         "goal": attack.get("goal"),
         "goal_text": words.GOALS.get(str(attack.get("goal")), "unknown"),
         "modality": attack.get("modality"),
+        "evidence": manifest.get("evidence"),
         "access": {**access, "text": words.ACCESS.get(access["granted"], "")},
         "public_samples": manifest["data"].get("splits", {}).get("public"),
         "spending": manifest.get("ledger"),
@@ -205,12 +206,14 @@ def class_name(run: Run, label: int | None) -> str | None:
 
 def _cost(manifest: Mapping[str, Any], rows: Iterable[Row]) -> Document:
     seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
-    preparation = manifest.get("preparation")
+    preparation, timings = manifest.get("preparation"), manifest.get("timings", {})
     return {
         "preparation_s": preparation["seconds"] if preparation else None,
         "preparation_cached": preparation["cached"] if preparation else None,
-        "cases_s": round(sum(seconds), 3) if seconds else None,
+        "attack_s": timings.get("attack_s", round(sum(seconds), 3) if seconds else None),
+        "evaluation_s": timings.get("evaluate_s"),
         "cases_timed": len(seconds),
+        "peak_memory_bytes": manifest.get("peak_memory_bytes"),
         "wall_s": _elapsed(manifest.get("created"), manifest.get("finished")),
         "target_training_s": manifest["target"]["card"].get("training", {}).get("seconds"),
         "hardware": manifest.get("hardware", {}),

@@ -17,6 +17,7 @@ def headline(report: Document) -> dict[str, Any]:
     return {
         "text": _no_figure(report) if row is None else _main_figure(report, row),
         "verdict": None if row is None else verdict(row),
+        "other_judges": [] if row is None else list(_other_judges(report, row)),
         "scope": _scope(report, row),
         "row": None if row is None else {"name": row["name"], "evaluator": row["evaluator"]},
     }
@@ -73,6 +74,24 @@ def verdict(row: Document) -> str:
     return text + ": the target gave something of these classes away."
 
 
+def _same_figure(report: Document, row: Document) -> list[Document]:
+    """Return the rows of the same measurement by other judges."""
+    kind = row["evaluator"].partition("@")[0]
+    return [
+        other for other in report["results"]["rows"]
+        if other is not row and other["name"] == row["name"] and other["evaluator"].partition("@")[0] == kind
+    ]  # fmt: skip
+
+
+def _other_judges(report: Document, row: Document) -> Iterator[str]:
+    for other in _same_figure(report, row):
+        if "attack" in other["cells"]:
+            yield (
+                f"Judged by {other['evaluator']}: {other['name']} {figure(other['cells']['attack'])}; {_floor(other)}; "
+                f"{_ceiling(other)}. Beats the floor: {beats(other)}."
+            )
+
+
 def beats(row: Document) -> str:
     """Say whether a row's attack beats its floors: yes, no, or why that cannot be said."""
     if row["direction"] not in ("up", "down"):
@@ -115,6 +134,11 @@ def _untested(report: Document) -> Iterator[str]:
         yield f"{plural(left, 'class', 'classes')} of {target['classes']}: not attacked."
     if threat["goal"] == "class":
         yield "Recovery of single training records: a class representative is no copy of one."
+    if threat["goal"] == "instance":
+        left = report["data"].get("splits", {}).get("private", cases["total"]) - cases["total"]
+        if left > 0:
+            yield f"{plural(left, 'private sample')} of {left + cases['total']:,}: not attacked."
+        yield f"Adversaries who hold other evidence than here ({threat['evidence'] or 'not said'})."
     yield "Other seeds, and other targets trained in the same way: the interval does not cover them."
     if target["defenses"]:
         yield "Attacks adapted to the target's defenses."
@@ -172,6 +196,9 @@ def _result_warnings(report: Document) -> Iterator[str]:
     if clusters is not None and clusters < 10:
         yield f"Figures rest on {plural(clusters, 'class', 'classes')}; below ten, intervals are too narrow."
     yield from _row_warnings(rows)
+    main = next((row for row in rows if row["main"]), None)
+    if main is not None and any(other["beats_floor"] != main["beats_floor"] for other in _same_figure(report, main)):
+        yield f"Judges disagree on whether {main['name']} beats its floors: quote both figures."
 
 
 def _row_warnings(rows: Sequence[Document]) -> Iterator[str]:

@@ -10,7 +10,7 @@ ACCESS = {
 
 GOALS = {
     "class": "recover what the members of a class look like (a representative, not one training record)",
-    "instance": "recover the very input behind a representation that the adversary observed",
+    "instance": "recover the very input of which the adversary holds a part, a poor copy or a representation",
     "corpus": "make the model give back records that it was trained on",
     "prompt": "recover the input behind an output that the adversary observed",
     "structure": "recover the edges of a graph",
@@ -20,6 +20,8 @@ GOALS = {
 SUBJECTS = {
     "attack": "what the attack recovered",
     "prior-samples": "floor: samples of the adversary's own prior, drawn without looking at the target",
+    "no-target": "floor: what the attack gives unguided, from its prior and the evidence alone",
+    "evidence": "floor: what the adversary held before the attack",
     "wrong-label": "floor: the attack's samples, judged as if they had been made for another class",
     "nearest-public": "floor: what the adversary's public data already held",
     "holdout": "ceiling: real private-domain samples that the target was never trained on",

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from typing import Any
 
 from micore.contracts import Interval, Measurement
@@ -16,9 +17,13 @@ from micore.report.facts import accuracy
 from micore.report.figures import figure, finite, number
 from micore.report.findings import Finding, findings, main_finding
 from micore.report.markdown import escape, table
+from micore.runs.judges import judge_name
 from micore.runs.store import Run
 
 COMPARISON_SCHEMA = "micore.comparison/1"
+
+Key = tuple[str, str]
+"""The evaluator and the name of a measurement."""
 
 RUN_COLUMNS = (
     "run", "attack", "access", "architecture", "defenses", "held-out accuracy", "queries", "gradients",
@@ -108,15 +113,19 @@ def compare(runs: Sequence[Run]) -> Comparison:
     names = [run.directory.resolve() for run in runs]
     if len(runs) < 2 or len(set(names)) != len(names):
         raise UsageError("a comparison needs two or more different runs")
-    facts = [_facts(run, label) for run, label in zip(runs, _labels(runs), strict=True)]
-    found = [{(_judge(item.evaluator), item.name): item for item in findings(run)} for run in runs]
+    seats = [_seats(run, runs[0]) for run in runs]
+    facts = [_facts(*each) for each in zip(runs, _labels(runs), seats, strict=True)]
+    found = [
+        {(_evaluator(item.evaluator, seated), item.name): item for item in findings(run)}
+        for run, seated in zip(runs, seats, strict=True)
+    ]
     order = dict.fromkeys(key for items in found for key in items if items[key].attack is not None)
     shared = [key for key in order if sum(key in items for items in found) > 1]
-    rows = [_row(runs, facts, [items.get(key) for items in found]) for key in shared]
+    rows = [_row(key[0], runs, facts, [items.get(key) for items in found]) for key in shared]
     return Comparison(
         runs=facts,
         rows=rows,
-        warnings=tuple(_warnings(facts, [[items.get(key) for items in found] for key in shared])),
+        warnings=tuple(_warnings(facts, {key: [items.get(key) for items in found] for key in shared})),
         statements=tuple(_statements(facts, rows, found)),
     )
 
@@ -127,12 +136,30 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return [run.id if ids.count(run.id) == 1 else str(run.directory) for run in runs]
 
 
-def _judge(evaluator: str) -> str:
-    """Return an evaluator's name without the identity of its model."""
-    return re.split(r"[@ ]", evaluator)[0]
+def _seats(run: Run, first: Run) -> dict[str, int]:
+    """Number a run's evaluator models so that one that also judged the first run has the same number there.
+
+    Returns a number, from 0, for each fingerprint.
+    """
+    known, own = _fingerprints(first), _fingerprints(run)
+    seats = {name: known.index(name) for name in own if name in known}
+    free = (number for number in count() if number not in seats.values())
+    return seats | {name: next(free) for name in own if name not in seats}
 
 
-def _facts(run: Run, label: str) -> RunFacts:
+def _fingerprints(run: Run) -> list[str]:
+    return [str(judge.get("fingerprint")) for judge in run.judges().values()]
+
+
+def _evaluator(evaluator: str, seats: Mapping[str, int]) -> str:
+    """Return an evaluator's name with the number of its model, from the second on, in place of the model's identity."""
+    name, _, identity = evaluator.partition("@")
+    seat = next((seat for judge, seat in seats.items() if identity and judge.startswith(identity)), 0)
+    plain = re.split(r"[@ ]", name)[0]
+    return f"{plain}, judge {seat + 1}" if seat else plain
+
+
+def _facts(run: Run, label: str, seats: Mapping[str, int]) -> RunFacts:
     manifest = run.manifest
     card, total = manifest["target"]["card"], (manifest.get("ledger") or {}).get("total", {})
     utility = accuracy(card.get("metrics", {}), "holdout")
@@ -153,7 +180,7 @@ def _facts(run: Run, label: str) -> RunFacts:
         data=manifest["data"].get("fingerprint"),
         queries=total.get("queries"),
         gradients=total.get("gradients"),
-        judges={name: str(judge.get("fingerprint")) for name, judge in run.judges().items()},
+        judges={judge_name(seat): judge for judge, seat in seats.items()},
         failed=sum(case["status"] == "failed" for case in manifest["cases"]),
     )
 
@@ -161,12 +188,11 @@ def _facts(run: Run, label: str) -> RunFacts:
 # differences ---------------------------------------------------------------------------------------
 
 
-def _row(runs: Sequence[Run], facts: Sequence[RunFacts], items: Sequence[Finding | None]) -> Row:
+def _row(evaluator: str, runs: Sequence[Run], facts: Sequence[RunFacts], items: Sequence[Finding | None]) -> Row:
     known = next(item for item in items if item is not None)
     entries = [_entry(runs, facts, items, index) for index in range(len(items))]
     return Row(
-        name=known.name, evaluator=_judge(known.evaluator), unit=known.unit, direction=known.direction,
-        entries=entries,
+        name=known.name, evaluator=evaluator, unit=known.unit, direction=known.direction, entries=entries
     )  # fmt: skip
 
 
@@ -223,7 +249,7 @@ def _by_class(run: Run, item: Measurement) -> dict[str, float]:
 # what to doubt -------------------------------------------------------------------------------------
 
 
-def _warnings(facts: Sequence[RunFacts], rows: Sequence[Sequence[Finding | None]]) -> Iterator[str]:
+def _warnings(facts: Sequence[RunFacts], rows: Mapping[Key, Sequence[Finding | None]]) -> Iterator[str]:
     if not rows:
         yield "No measurement is in two or more runs: there is nothing to compare."
     for run in facts:
@@ -259,12 +285,11 @@ def _changed(run: RunFacts, first: RunFacts) -> str:
     return ", ".join([*preset, *names])
 
 
-def _judge_warnings(facts: Sequence[RunFacts], rows: Sequence[Sequence[Finding | None]]) -> Iterator[str]:
+def _judge_warnings(facts: Sequence[RunFacts], rows: Mapping[Key, Sequence[Finding | None]]) -> Iterator[str]:
     for name in dict.fromkeys(name for run in facts for name in run.judges):
         if len({run.judges[name] for run in facts if name in run.judges}) > 1:
             yield f"The runs were judged by different models ({name}): their figures are not on one scale."
-    identities = [{item.evaluator for item in row if item} for row in rows]
-    different = [_judge(next(iter(names))) for names in identities if len(names) > 1]
+    different = [key[0] for key, row in rows.items() if len({item.evaluator for item in row if item}) > 1]
     for evaluator in dict.fromkeys(different):
         yield f"Evaluator {evaluator} had another identity in some runs: its figures are not on one scale."
 
@@ -273,13 +298,14 @@ def _judge_warnings(facts: Sequence[RunFacts], rows: Sequence[Sequence[Finding |
 
 
 def _statements(
-    facts: Sequence[RunFacts], rows: Sequence[Row], found: Sequence[Mapping[tuple[str, str], Finding]]
+    facts: Sequence[RunFacts], rows: Sequence[Row], found: Sequence[Mapping[Key, Finding]]
 ) -> Iterator[str]:
     shared = {(row.evaluator, row.name): row for row in rows if row.entries[0]}
-    main = main_finding(item for key, item in found[0].items() if key in shared)
+    candidates = {key: item for key, item in found[0].items() if key in shared}
+    main = main_finding(candidates.values())
     if main is None:
         return
-    row = shared[_judge(main.evaluator), main.name]
+    row = next(shared[key] for key, item in candidates.items() if item is main)
     for run, entry in zip(facts[1:], row.entries[1:], strict=True):
         if entry is not None and entry.difference is not None:
             yield f"{run.id} against {facts[0].id}: {_leakage(row, entry)}; {_utility(run, facts[0])}."

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from micore.artifacts import Bundle, PluginUse
 from micore.configs import make_config
-from micore.contracts import Dataset, Evaluator, Measurement, Modality, Reference
+from micore.contracts import IDENTITY_DIGITS, Case, Dataset, Evaluator, Measurement, Modality, Reference
 from micore.errors import RunError, UsageError
+from micore.measurements import measurement_to_dict
 from micore.registry import Entry, Registry
-from micore.runs.judges import describe_judge, evaluator_model, open_judge
+from micore.runs.judges import describe_judge, evaluator_models, judge_name, open_judge
 from micore.runs.request import AttackRequest
 from micore.runs.store import Run
-from micore.runs.subjects import subjects
+from micore.runs.subjects import subjects, truths, with_cases
 from micore.runtime import Runtime
 from micore.specs import ANY, EvaluatorSpec
+
+NEEDS_JUDGE = "evaluator-model"
+"""The need of evaluators that run once for each evaluator model."""
 
 
 def chosen_evaluators(
@@ -57,28 +63,75 @@ def evaluate_run(
     modality: Modality,
     target: Bundle,
     evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]],
+    cases: Sequence[Case] = (),
 ) -> list[Measurement]:
     """Judge the attack and its controls, and write ``measurements.json``.
 
+    cases: with their evidence, which a run does not store.
+
     Figures of evaluators that are not run now are kept. A run without reconstructions has none.
     """
-    reconstructions = run.reconstructions(modality)
+    reconstructions = with_cases(run.reconstructions(modality), cases)
     if not reconstructions:
         return []
-    judged = subjects(reconstructions, run.controls(modality), dataset, modality, runtime)
-    judge = None
-    if any("evaluator-model" in spec.needs for spec, _ in evaluators):
-        if request.data is None:
-            raise RunError("the run names no data set to train an evaluator model on")
-        judge = evaluator_model(registry, runtime, request.data, dataset, target, request.evaluator_model)
-    opened = open_judge(registry, runtime, judge, target, modality) if judge else None
-    reference = Reference(modality=modality, dataset=dataset, target=target, evaluator_model=opened)
+    controls = {name: with_cases(items, cases) for name, items in run.controls(modality).items()}
+    truth = truths([item.case for item in reconstructions], dataset, modality)
+    judged = subjects(reconstructions, controls, dataset, truth, runtime)
+    judges = _judges(registry, runtime, request, dataset, target, evaluators)
+    opened = [open_judge(registry, runtime, judge, target, modality) for judge in judges]
+    plain = Reference(modality=modality, dataset=dataset, target=target, truth=truth)
     fresh: list[Measurement] = []
     for spec, evaluator in evaluators:
         run.event("evaluator", name=spec.name)
-        fresh += evaluator.evaluate(judged, reference, runtime)
+        for judge in opened if NEEDS_JUDGE in spec.needs else [None]:
+            found = evaluator.evaluate(judged, replace(plain, evaluator_model=judge), runtime)
+            fresh += found if judge is None else _apart(found, fresh, judge.identity)
     replaced = {spec.name for spec, _ in evaluators}
     kept = [item for item in run.measurements() if item.evaluator.split("@")[0] not in replaced]
-    judges = run.judges() | ({"evaluator-model": describe_judge(judge, target)} if judge else {})
-    run.write_measurements([*kept, *fresh], judges)
+    described = [describe_judge(judge, target) for judge in judges]
+    run.write_measurements([*kept, *fresh], _known_judges(run.judges(), described, kept))
     return fresh
+
+
+def _judges(
+    registry: Registry, runtime: Runtime, request: AttackRequest, dataset: Dataset, target: Bundle,
+    evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]],
+) -> list[Bundle]:  # fmt: skip
+    """Return the evaluator models, none when no evaluator asks one."""
+    if not any(NEEDS_JUDGE in spec.needs for spec, _ in evaluators):
+        return []
+    if request.data is None:
+        raise RunError("the run names no data set to train an evaluator model on")
+    return evaluator_models(
+        registry, runtime, request.data, dataset, target, request.evaluator_model, request.judges
+    )  # fmt: skip
+
+
+def _apart(found: Sequence[Measurement], earlier: Sequence[Measurement], identity: str) -> Iterator[Measurement]:
+    """Keep one judge's figures apart from those of the judges before it.
+
+    An evaluator's figures that do not depend on the judge come once; those that do and do not say whose they are
+    are given the judge's identity.
+    """
+    known = {(item.evaluator, item.name, item.subject): item for item in earlier}
+    for item in found:
+        same = known.get((item.evaluator, item.name, item.subject))
+        if same is None:
+            yield item
+        elif measurement_to_dict(item) != measurement_to_dict(same):
+            yield replace(item, evaluator=f"{item.evaluator.split('@')[0]}@{identity}")
+
+
+def _known_judges(
+    earlier: Mapping[str, Any], described: Sequence[Mapping[str, Any]], kept: Sequence[Measurement]
+) -> dict[str, Any]:
+    """Name the evaluator models; earlier ones stay as long as a figure is theirs."""
+    if not described:
+        return dict(earlier)
+    new = {judge["fingerprint"] for judge in described}
+    owners = {item.evaluator.partition("@")[2] for item in kept}
+    still = [
+        judge for judge in earlier.values()
+        if judge["fingerprint"] not in new and judge["fingerprint"][:IDENTITY_DIGITS] in owners
+    ]  # fmt: skip
+    return {judge_name(index): judge for index, judge in enumerate([*described, *still])}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from micore.artifacts import Bundle, PluginUse
-from micore.contracts import Dataset, EvaluatorModel, Modality
+from micore.contracts import IDENTITY_DIGITS, Dataset, EvaluatorModel, Modality
 from micore.data import DataRequest
 from micore.errors import ModelError, UnknownNameError
 from micore.files import digest
@@ -30,45 +31,75 @@ def judge_training(n_samples: int) -> TrainingConfig:
     return plan.model_copy(update={"epochs": min(60, max(3, epochs))})
 
 
-def evaluator_model(
+def evaluator_models(
     registry: Registry,
     runtime: Runtime,
     request: DataRequest,
     dataset: Dataset,
     target: Bundle | None,
     given: str | None,
-) -> Bundle:
-    """Return the user's evaluator model, or train one that differs from the target; cached.
+    n_judges: int = 1,
+) -> list[Bundle]:
+    """Return so many evaluator models: the user's first, if one is given, then trained ones; cached.
 
-    Raises: ModelError when the user's model judges other classes, or is the target itself.
+    Each has another architecture than the target and than those before it, as long as there is one, and a
+    seed of its own.
+
+    Raises: ModelError when the user's model judges other classes, or is the target itself; UnknownNameError
+    when no architecture but the target's can judge.
     """
-    if given is not None:
-        bundle = Bundle.load(Path(given))
-        return _checked(bundle, dataset, target)
-    model = PluginUse(name=_other_architecture(registry, dataset.modality, target))
-    seed = derive_seed("evaluator-model", dataset.fingerprint) % 2**31  # the same judge for every run's seed
+    found = [given_model(given, dataset, target)] if given is not None else []
+    names = _architectures(registry, dataset.modality, target, [judge.card.model.name for judge in found])
+    while len(found) < n_judges:
+        found.append(_trained(registry, runtime, request, dataset, target, *next(names)))
+    return found
+
+
+def given_model(path: str, dataset: Dataset, target: Bundle | None) -> Bundle:
+    """Load a user's evaluator model.
+
+    Raises: ModelError when it judges other classes, or is the target itself.
+    """
+    return _checked(Bundle.load(Path(path)), dataset, target)
+
+
+def _trained(
+    registry: Registry, runtime: Runtime, request: DataRequest, dataset: Dataset, target: Bundle | None,
+    architecture: str, repetition: int,
+) -> Bundle:  # fmt: skip
+    """Return the judge of this data set with this architecture: the same one for every run's seed."""
+    again = (repetition,) if repetition else ()
+    seed = derive_seed("evaluator-model", dataset.fingerprint, architecture, *again) % 2**31
     split, classes = dataset.judging()
     training = judge_training(len(split))
-    key = digest(dataset.fingerprint, model.name, training.model_dump(), seed, runtime.device.type)
+    key = digest(dataset.fingerprint, architecture, training.model_dump(), seed, runtime.device.type)
     path = cache() / "evaluators" / f"{key}.safetensors"
     if path.exists():
         return _checked(Bundle.load(path), dataset, target)
     bundle = train_on(
         registry, replace(runtime, seed=seed, precision="fp32"), data=request, dataset=dataset,
-        split=split, classes=classes, model=model, training=training, defenses=(), role="evaluator", output=path,
+        split=split, classes=classes, model=PluginUse(name=architecture), training=training, defenses=(),
+        role="evaluator", output=path,
     )  # fmt: skip
     return _checked(bundle, dataset, target)
 
 
-def _other_architecture(registry: Registry, modality: str, target: Bundle | None) -> str:
+def _architectures(
+    registry: Registry, modality: str, target: Bundle | None, used: Sequence[str]
+) -> Iterator[tuple[str, int]]:
+    """Yield architectures other than the target's, unused ones first, each with how often it came before."""
+    entries = registry.entries("model", modality)
+    able = [entry.spec.name for entry in entries if "evaluator" in getattr(entry.spec, "roles", ())]
     taken = target.card.model.name if target is not None else None
-    for entry in registry.entries("model", modality):
-        if "evaluator" in getattr(entry.spec, "roles", ()) and entry.spec.name != taken:
-            return entry.spec.name
-    raise UnknownNameError(
-        f"no installed model can judge modality {modality!r} besides the target's own",
-        hint="install one with role 'evaluator', or give --evaluator-model",
-    )
+    others = [name for name in able if name != taken]
+    if not others:
+        raise UnknownNameError(
+            f"no installed model can judge modality {modality!r} besides the target's own",
+            hint="install one with role 'evaluator', or give --evaluator-model",
+        )
+    yield from ((name, 0) for name in others if name not in used)
+    for repetition in count(1):
+        yield from ((name, repetition) for name in others)
 
 
 def _checked(bundle: Bundle, dataset: Dataset, target: Bundle | None) -> Bundle:
@@ -131,12 +162,18 @@ def independence(judge: Bundle, target: Bundle | None) -> Independence:
     )
 
 
+def judge_name(index: int) -> str:
+    """Return what a run calls its evaluator model of this position, counted from 0."""
+    return "evaluator-model" if index == 0 else f"evaluator-model-{index + 1}"
+
+
 def describe_judge(judge: Bundle, target: Bundle | None) -> dict[str, Any]:
     """Return what a report says of an evaluator model."""
     check = independence(judge, target)
     return {
         "model": judge.card.model.name,
         "fingerprint": judge.fingerprint,
+        "identity": judge.fingerprint[:IDENTITY_DIGITS],
         "classes": list(judge.card.classes),
         "metrics": dict(judge.card.metrics),
         "seed": judge.card.seed,

@@ -22,10 +22,13 @@ def judge(
     *,
     evaluators: Sequence[PluginUse] | None = None,
     evaluator_model: str | None = None,
+    judges: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Run:
     """Run evaluators over a run's reconstructions and controls, and renew its report.
+
+    evaluators: None runs those that run by default; judges: how many evaluator models, None for the run's number.
 
     Raises: RunError when it is no run, or target or data have changed; as `micore.runs.evaluation.chosen_evaluators`.
     """
@@ -33,13 +36,14 @@ def judge(
     request = AttackRequest.from_dict(run.manifest["request"])
     chosen = tuple(evaluators) if evaluators is not None else None
     request = replace(
-        request, evaluators=chosen, device=device, evaluator_model=evaluator_model or request.evaluator_model
-    )
+        request, evaluators=chosen, device=device, evaluator_model=evaluator_model or request.evaluator_model,
+        judges=judges or request.judges,
+    )  # fmt: skip
     session = open_session(registry, request, progress)
     check_unchanged(session, run)
     evaluate_run(
         registry, session.runtime, run, request=session.request, dataset=session.dataset, modality=session.modality,
-        target=session.bundle, evaluators=session.evaluators,
+        target=session.bundle, evaluators=session.evaluators, cases=session.cases,
     )  # fmt: skip
     write_report(run, session.modality, session.dataset)
     return run

@@ -9,6 +9,7 @@ from dataclasses import replace
 from micore.contracts import Case, Reconstruction
 from micore.runs.session import Session
 from micore.runs.store import Row, Run
+from micore.runs.tiles import Tile
 from micore.threat import Spending
 
 
@@ -18,11 +19,12 @@ class Keeper:
     ``rows`` is what earlier sittings wrote: what they spent on a case stays in its row.
     """
 
-    def __init__(self, session: Session, run: Run, rows: Mapping[str, Row]) -> None:
+    def __init__(self, session: Session, run: Run, rows: Mapping[str, Row], tile: Tile) -> None:
         self.size = 1
         self._session = session
         self._run = run
         self._earlier = rows
+        self._tile = tile
         self._written: set[str] = set()
         self._started = time.monotonic()
         self._shared = replace(session.target.ledger.shared)
@@ -69,6 +71,7 @@ class Keeper:
             "spending": ledger.cases.get(case.id, Spending()).to_dict(),
             "shared_spending": self._take_shared(case.id),
             "used_access": ledger.to_dict()["used_access"],
+            "tile": self._tile.rows,
         }  # fmt: skip
 
     def _take_shared(self, case_id: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ from micore.home import cache
 from micore.registry import Registry
 from micore.runs.request import AttackRequest
 from micore.runs.session import Session, open_session
+from micore.runs.tiles import Tile
 from micore.threat import Access, Budget, Spending
 
 PROBES = 3
@@ -89,11 +90,15 @@ def _target_seconds(session: Session, total: Spending) -> float | None:
     samples = session.dataset.split("private").take(torch.arange(1))
     if not isinstance(samples, torch.Tensor) or not samples.is_floating_point():
         return None
-    batch = samples.repeat(session.runtime.tile, *[1] * (samples.ndim - 1)).to(session.runtime.device)
-    forward = _timed(session, batch, gradients=False)
-    both = _timed(session, batch, gradients=True) if session.target.access >= Access.WHITE_BOX else forward
-    plain = total.queries - total.gradients
-    return (plain * forward + total.gradients * both) / session.runtime.tile
+
+    def probe(rows: int) -> float:
+        batch = samples.repeat(rows, *[1] * (samples.ndim - 1)).to(session.runtime.device)
+        forward = _timed(session, batch, gradients=False)
+        both = _timed(session, batch, gradients=True) if session.target.access >= Access.WHITE_BOX else forward
+        plain = total.queries - total.gradients
+        return (plain * forward + total.gradients * both) / rows
+
+    return Tile(session.runtime.tile).fit(probe)
 
 
 def _timed(session: Session, batch: torch.Tensor, *, gradients: bool) -> float:

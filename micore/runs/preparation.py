@@ -16,6 +16,7 @@ from micore.contracts import Attack, Dataset, Prepared, Split
 from micore.errors import DataError
 from micore.files import digest
 from micore.home import cache
+from micore.runs.memory import PeakMemory, peak_memory
 from micore.runtime import Checkpoints, Runtime
 from micore.target import Target
 from micore.threat import Access, Ledger
@@ -30,15 +31,23 @@ class Preparation:
     cached: bool
     seconds: float
     spending: Mapping[str, int]
+    peak_memory: PeakMemory | None = None
 
 
 class SpendingCheckpoints(Checkpoints):
-    """Checkpoints that remember what the adversary had spent when they were written."""
+    """Checkpoints that remember what the adversary had spent when they were written, and how long it had taken."""
 
     def __init__(self, path: Path, ledger: Ledger, interval_s: float = 30.0) -> None:
         super().__init__(path, interval_s)
         self._ledger = ledger
         self._first_load = True
+        self._began = time.monotonic()
+        self._earlier_s = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The time of this sitting and of those whose state was taken over."""
+        return self._earlier_s + time.monotonic() - self._began
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state and take over its spending, once however often the attack asks."""
@@ -48,12 +57,13 @@ class SpendingCheckpoints(Checkpoints):
             return None
         if first:
             self._ledger.restore(saved["ledger"])
+            self._earlier_s = float(saved.get("seconds", 0.0))
         state: dict[str, Any] = saved["state"]
         return state
 
     def offer(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Save the state with the spending, if it is time."""
-        super().offer(lambda: {"state": state(), "ledger": self._ledger.to_dict()})
+        super().offer(lambda: {"state": state(), "ledger": self._ledger.to_dict(), "seconds": self.seconds})
 
 
 def preparation_key(
@@ -93,13 +103,12 @@ def prepare(attack: Attack, target: Target, public: Split | None, runtime: Runti
         if document.get("used_access"):
             ledger.note_access(Access.parse(document["used_access"]))
         return _preparation(state, document, key, cached=True)
-    started = time.monotonic()
     checkpoints = SpendingCheckpoints(folder / "checkpoint.safetensors", ledger, runtime.checkpoints.interval_s)
     prepared = attack.prepare(target, public, runtime.with_checkpoints(checkpoints))
     spent = ledger.to_dict()
     document = {
-        "seconds": round(time.monotonic() - started, 2), "spending": spent["total"],
-        "used_access": spent["used_access"],
+        "seconds": round(checkpoints.seconds + runtime.shelf.reused_seconds, 2), "spending": spent["total"],
+        "used_access": spent["used_access"], "peak_memory_bytes": peak_memory(runtime.device),
     }  # fmt: skip
     state = {"prepared": dict(prepared.state)} if prepared is not None else {}
     save_state(done, state, document)
@@ -110,8 +119,9 @@ def prepare(attack: Attack, target: Target, public: Split | None, runtime: Runti
 def _preparation(state: Mapping[str, Any], document: Mapping[str, Any], key: str, *, cached: bool) -> Preparation:
     prepared = Prepared(state=state["prepared"]) if "prepared" in state else None
     return Preparation(
-        prepared=prepared, key=key, cached=cached, seconds=document["seconds"], spending=document["spending"]
-    )
+        prepared=prepared, key=key, cached=cached, seconds=document["seconds"], spending=document["spending"],
+        peak_memory=document.get("peak_memory_bytes"),
+    )  # fmt: skip
 
 
 def public_split(dataset: Dataset) -> Split | None:

@@ -17,8 +17,9 @@ class AttackRequest:
 
     attack: name, with the user's options as its config (over ``preset``); model: a bundle's path or
     a URI; data: None takes what the bundle was trained on; choice: the cases, such as ``0-4``;
+    evidence: what the adversary holds of each case, for goal ``instance``; None: the modality's usual;
     access: None grants the least that the attack needs; batch: cases between two checkpoints;
-    evaluators: None runs all that fit; evaluator_model: None trains one.
+    evaluators: None runs all that fit; evaluator_model: None trains one; judges: how many evaluator models.
     """
 
     attack: PluginUse
@@ -26,6 +27,7 @@ class AttackRequest:
     preset: str = "default"
     data: DataRequest | None = None
     choice: str | None = None
+    evidence: str | None = None
     access: Access | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
@@ -36,6 +38,7 @@ class AttackRequest:
     tile: int | None = None
     evaluators: tuple[PluginUse, ...] | None = None
     evaluator_model: str | None = None
+    judges: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -45,6 +48,7 @@ class AttackRequest:
             "preset": self.preset,
             "data": self.data.to_dict() if self.data else None,
             "choice": self.choice,
+            "evidence": self.evidence,
             "access": self.access.label if self.access else None,
             "budget": {"queries": self.budget.queries, "seconds": self.budget.seconds},
             "seed": self.seed,
@@ -55,6 +59,7 @@ class AttackRequest:
             "tile": self.tile,
             "evaluators": None if self.evaluators is None else [_use_dict(use) for use in self.evaluators],
             "evaluator_model": self.evaluator_model,
+            "judges": self.judges,
         }
 
     @classmethod
@@ -65,6 +70,8 @@ class AttackRequest:
         plain |= {key: data[key] for key in ("compiled", "batch", "tile", "evaluator_model")}
         return cls(
             attack=PluginUse(**data["attack"]),
+            judges=data.get("judges", 1),
+            evidence=data.get("evidence"),  # runs of before the goal `instance` have none
             data=DataRequest.from_dict(data["data"]) if data["data"] else None,
             access=Access.parse(data["access"]) if data["access"] else None,
             budget=Budget(**data["budget"]),

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from micore.contracts import Case, HasPrior, Prepared
 from micore.errors import BudgetExceeded, CaseFailed, Interrupted, MiError, RunError, UsageError
 from micore.registry import Registry
 from micore.report import write_report
 from micore.runs.evaluation import evaluate_run
 from micore.runs.keeper import Keeper
+from micore.runs.memory import PeakMemory, forget_peak, highest, peak_memory
 from micore.runs.preparation import Preparation, prepare
 from micore.runs.request import AttackRequest
 from micore.runs.session import Session, check_unchanged, manifest, open_session
+from micore.runs.sitting import Sitting, start_tile, tiles
 from micore.runs.store import Row, Run, now
-from micore.runs.subjects import PRIOR_SAMPLES, sample_prior
+from micore.runs.subjects import attack_controls, beside_evidence, modality_floors, with_cases
 from micore.runtime import Progress
 from micore.threat import Access, Budget, Spending
 
@@ -116,18 +118,22 @@ def _absolute(uri: str) -> str:
 
 def _execute(session: Session, run: Run, *, retry_failed: bool = False) -> Run:
     leads = session.runtime.rank == 0
+    forget_peak(session.runtime.device)
     with _status_on_error(run, leads):
         session.registry.observe("mi_run_started", run=run)
         try:
             preparation = _prepare(session, run)
-            complete = _attack_cases(session, run, preparation, retry_failed=retry_failed)
+            with _timed(run, "attack_s"):
+                complete = _attack_cases(session, run, preparation, retry_failed=retry_failed)
         except BudgetExceeded as error:
             if leads:
                 _stop_preparation(session, run, error)
             return run
+        _note_peak(session, run, preparation.peak_memory)  # before judges, which are no part of the attack
         session.runtime.barrier()
         if leads:
-            _conclude(session, run, preparation)
+            with _timed(run, "evaluate_s"):
+                _conclude(session, run, preparation)
             _close(session, run, "finished" if complete and _all_settled(run) else "budget")
             session.registry.observe("mi_run_finished", run=run)
         session.runtime.barrier()
@@ -152,8 +158,26 @@ def _status_on_error(run: Run, leads: bool) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _timed(run: Run, name: str) -> Iterator[None]:
+    """Add the time of the block to the manifest's, which earlier sittings may have begun."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        timings = run.manifest.setdefault("timings", {})
+        timings[name] = round(timings.get(name, 0.0) + time.monotonic() - started, 3)
+
+
+def _note_peak(session: Session, run: Run, *others: PeakMemory | None) -> None:
+    """Put the most memory that any sitting of this process held into the manifest."""
+    peak = peak_memory(session.runtime.device)
+    run.manifest["peak_memory_bytes"] = highest(run.manifest.get("peak_memory_bytes"), peak, *others)
+
+
 def _stop_preparation(session: Session, run: Run, error: BudgetExceeded) -> None:
     facts = {"key": session.preparation_key, "cached": False, "seconds": None}
+    _note_peak(session, run)
     run.manifest["preparation"] = {**facts, "spending": session.target.ledger.total.to_dict()}
     _close(session, run, "budget", note=str(error))
     session.registry.observe("mi_run_finished", run=run)
@@ -186,7 +210,9 @@ def _attack_cases(session: Session, run: Run, preparation: Preparation, *, retry
     settled = ("done",) if retry_failed else SETTLED
     open_cases = [case for case in session.cases if rows.get(case.id, {}).get("status") not in settled]
     _restore_ledger(session, rows)
-    keeper = Keeper(session, run, rows)
+    tile = start_tile(session, run, rows)
+    keeper = Keeper(session, run, rows, tile)
+    sitting = Sitting(session=session, prepared=preparation.prepared, keeper=keeper, tile=tile)
     session.runtime.barrier()  # all ranks must divide the same cases: none may write before all have read
     mine = open_cases[session.runtime.rank :: session.runtime.world]
     size = session.request.batch
@@ -194,7 +220,7 @@ def _attack_cases(session: Session, run: Run, preparation: Preparation, *, retry
         for start in range(0, len(mine), size):
             batch = mine[start : start + size]
             try:
-                _run_batch(session, batch, preparation.prepared, keeper)
+                sitting.attack(batch)
             except BudgetExceeded as error:
                 keeper.stop(batch, "budget")
                 run.event("budget", message=str(error))
@@ -215,55 +241,24 @@ def _restore_ledger(session: Session, rows: dict[str, Row]) -> None:
     ledger.budget = ledger.budget.share(session.runtime.world, ledger.total.queries)
 
 
-def _run_batch(session: Session, batch: Sequence[Case], prepared: Prepared | None, keeper: Keeper) -> None:
-    """Attack a batch; if it breaks, attack its unfinished cases one by one, to tell which is at fault."""
-    waiting = {case.id: case for case in batch}
-    keeper.begin(len(batch))
-    try:
-        for reconstruction in session.attack.run(session.target, batch, prepared, session.runtime):
-            case_id = reconstruction.case.id
-            if waiting.pop(case_id, None) is None:
-                raise ValueError(f"the attack gave back {case_id!r} twice, or without being asked")
-            keeper.keep(reconstruction)
-    except CaseFailed as error:
-        _isolate(session, list(waiting.values()), prepared, keeper, error)
-    except MiError:
-        raise
-    except Exception as error:  # the fourth seam: an attack's own fault is a row, not the end of the run
-        _isolate(session, list(waiting.values()), prepared, keeper, error)
-    else:
-        for case in waiting.values():
-            keeper.fail(case, "the attack gave nothing back for this case")
-
-
-def _isolate(
-    session: Session, cases: Sequence[Case], prepared: Prepared | None, keeper: Keeper, error: Exception
-) -> None:
-    if keeper.size == 1:
-        for case in cases:
-            keeper.fail(case, f"{type(error).__name__}: {error}")
-        return
-    for case in cases:
-        _run_batch(session, [case], prepared, keeper)
-
-
 def _conclude(session: Session, run: Run, preparation: Preparation) -> None:
     """Collect the cases, add the controls, judge."""
     run.collect([case.id for case in session.cases])
-    reconstructions = run.reconstructions(session.modality)
+    reconstructions = with_cases(run.reconstructions(session.modality), session.cases)
     if not reconstructions:
         return
-    attack_ = session.attack
-    if isinstance(attack_, HasPrior) and preparation.prepared is not None and not session.spec.control:
-        prior = attack_.prior(preparation.prepared, session.runtime)
-        controls = sample_prior(prior, reconstructions, session.runtime)
-        run.write_controls(PRIOR_SAMPLES, controls, session.modality)
-    previews = {item.case.id: item.samples for item in reconstructions}
+    attack_ = None if session.spec.control else session.attack
+    runtime = replace(session.runtime, tile=min(tiles(run.rows()), default=session.runtime.tile))
+    controls = attack_controls(attack_, preparation.prepared, reconstructions, runtime)
+    controls |= modality_floors(session.modality, [item.case for item in reconstructions], session.dataset)
+    for name, items in controls.items():
+        run.write_controls(name, items, session.modality)
+    previews = beside_evidence(reconstructions, controls, session.modality)
     session.modality.export(previews, run.directory / "samples")
     run.update(status="evaluating")
     evaluate_run(
         session.registry, session.runtime, run, request=session.request, dataset=session.dataset,
-        modality=session.modality, target=session.bundle, evaluators=session.evaluators,
+        modality=session.modality, target=session.bundle, evaluators=session.evaluators, cases=session.cases,
     )  # fmt: skip
 
 
@@ -277,13 +272,23 @@ def _close(session: Session, run: Run, status: str, note: str | None = None) -> 
     rows = run.rows()
     cases = [_case_row(case, rows.get(case["id"])) for case in run.manifest["cases"]]
     used = _used_access(session, rows)
+    found = tiles(rows) or {run.manifest["hardware"]["tile"]}
     run.update(
         status=status, finished=now(), cases=cases, ledger=_ledger(run, rows), stopped=None, error=None,
+        hardware={**run.manifest["hardware"], "tile": min(found)},
         access={"granted": session.target.access.label, "used": used.label if used else None},
         overlap=dict(session.modality.overlap(session.dataset)),
-        notes=[*run.manifest["notes"], *([note] if note else [])],
+        notes=[*run.manifest["notes"], *_tile_notes(found), *([note] if note else [])],
     )  # fmt: skip
     write_report(run, session.modality, session.dataset)
+
+
+def _tile_notes(found: AbstractSet[int]) -> list[str]:
+    """Say that cases were not all computed alike, if so."""
+    if len(found) == 1:
+        return []
+    largest, smallest = max(found), min(found)
+    return [f"memory ran out: later cases had {smallest} rows in a forward pass instead of {largest}"]
 
 
 def _used_access(session: Session, rows: Mapping[str, Row]) -> Access | None:

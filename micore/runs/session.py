@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from micore.artifacts import Bundle
-from micore.configs import preset_config
+from micore.attacks import build_attack, preparer
 from micore.contracts import Attack, Case, Dataset, Evaluator, Modality, Split
 from micore.data import DataRequest, describe
 from micore.errors import AccessDenied, ModelError, RunError, UsageError
+from micore.home import cache
 from micore.models import load_bundle, load_modality, open_target
 from micore.registry import Entry, Registry
 from micore.runs.evaluation import chosen_evaluators
-from micore.runs.judges import evaluator_model
+from micore.runs.judges import given_model
 from micore.runs.preparation import preparation_key, public_split
 from micore.runs.request import AttackRequest
 from micore.runs.store import Run
 from micore.runtime import Progress, Runtime
+from micore.shelf import Shelf
 from micore.specs import AttackSpec, EvaluatorSpec
 from micore.target import Target
 from micore.threat import Access, Ledger
@@ -26,6 +28,10 @@ from micore.versions import versions
 
 ACCELERATOR_TILE = 256
 CPU_TILE = 32
+
+
+EVIDENCE = "evidence"
+"""The config field of attacks that prepare for one kind of evidence; the run's ``evidence`` sets it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +63,11 @@ class Session:
     @property
     def preparation_key(self) -> str:
         """The key under which the prepared attack is cached."""
-        identity = {"attack": self.spec.name, "distribution": self.entry.provider.distribution,
-                    "version": self.entry.provider.version}  # fmt: skip
+        entry, attack = preparer(self.registry, self.entry, self.attack)
+        identity = {"attack": entry.spec.name, "distribution": entry.provider.distribution,
+                    "version": entry.provider.version}  # fmt: skip
         dataset = self.dataset if self.public is not None else None
-        return preparation_key(self.attack, identity, self.bundle.fingerprint, dataset, self.target, self.runtime)
+        return preparation_key(attack, identity, self.bundle.fingerprint, dataset, self.target, self.runtime)
 
 
 def attack_spec(entry: Entry) -> AttackSpec:
@@ -78,8 +85,7 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
     entry = registry.find("attack", request.attack.name)
     spec = attack_spec(entry)
     granted = _granted(spec, request.access)
-    kind = registry.load(entry)
-    attack: Attack = kind(preset_config(kind, request.preset, request.attack.config, f"attack {spec.name!r}"))
+    attack = build_attack(registry, entry, request.preset, _options(registry.load(entry), request))
     evaluators = chosen_evaluators(registry, spec.modality, spec.goal, request.evaluators)
     runtime = _runtime(request, progress)
     bundle = load_bundle(registry, request.model, runtime)
@@ -91,11 +97,12 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
         raise UsageError("no data set: the bundle names none", hint="give --data")
     _check_classes(bundle, dataset)
     modality = load_modality(registry, spec.modality)
-    cases = modality.cases(spec.goal, dataset, bundle.card.classes, request.choice)
+    evidence = getattr(attack.config, EVIDENCE, request.evidence)  # type: ignore[attr-defined]
+    cases = modality.cases(spec.goal, dataset, bundle.card.classes, request.choice, evidence)
     if "public" in spec.needs and public_split(dataset) is None:
         raise UsageError(f"attack {spec.name!r} needs public data; data set {dataset.name!r} has none")
-    if request.evaluator_model is not None and request.data is not None:
-        evaluator_model(registry, runtime, request.data, dataset, bundle, request.evaluator_model)
+    if request.evaluator_model is not None:
+        given_model(request.evaluator_model, dataset, bundle)
     ledger = Ledger(budget=request.budget)
     target = open_target(
         registry, bundle, access=granted, ledger=ledger, runtime=runtime, modality=modality
@@ -116,6 +123,16 @@ def check_unchanged(session: Session, run: Run) -> None:
             raise RunError(f"the {name} has changed since {run.directory} began", hint="start a new run")
 
 
+def _options(kind: type[Attack], request: AttackRequest) -> Mapping[str, Any]:
+    """Return the attack's options; one that prepares for a kind of evidence is told which the run gives."""
+    options, evidence = request.attack.config, request.evidence
+    if evidence is None or EVIDENCE not in kind.Config.model_fields:
+        return options
+    if options.get(EVIDENCE, evidence) != evidence:
+        raise UsageError(f"--evidence {evidence} contradicts -p {EVIDENCE}={options[EVIDENCE]}", hint="give one")
+    return {**options, EVIDENCE: evidence}
+
+
 def _granted(spec: AttackSpec, access: Access | None) -> Access:
     granted = spec.access if access is None else access
     if granted < spec.access:
@@ -129,7 +146,7 @@ def _granted(spec: AttackSpec, access: Access | None) -> Access:
 def _runtime(request: AttackRequest, progress: Progress | None) -> Runtime:
     runtime = Runtime.create(request.device, request.precision, compiled=request.compiled, seed=request.seed)
     tile = request.tile or (CPU_TILE if runtime.device.type == "cpu" else ACCELERATOR_TILE)
-    return replace(runtime, tile=tile, progress=progress or Progress())
+    return replace(runtime, tile=tile, progress=progress or Progress(), shelf=Shelf(cache() / "shelf"))
 
 
 def _with_data(request: AttackRequest, bundle: Bundle) -> AttackRequest:
@@ -176,6 +193,7 @@ def manifest(session: Session) -> dict[str, Any]:
                    "card": session.bundle.card.to_dict()},
         "data": {**data, "same_as_target": same},
         "access": {"granted": session.target.access.label, "used": None},
+        "evidence": next((getattr(case.evidence, "kind", None) for case in session.cases), None),
         "seed": session.request.seed,
         "hardware": session.runtime.describe(),
         "versions": versions(*_distributions(session)),

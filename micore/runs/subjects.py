@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
-from micore.contracts import Case, Dataset, Modality, Prior, Reconstruction, Subject
+from micore.contracts import (
+    Attack,
+    Case,
+    Dataset,
+    HasControl,
+    HasFloors,
+    HasPrior,
+    HasTruth,
+    Modality,
+    Prepared,
+    Prior,
+    Reconstruction,
+    Samples,
+    Subject,
+    Truth,
+)
 from micore.errors import DataError
+from micore.records import true_label
 from micore.runtime import Runtime
 
 ATTACK = "attack"
 PRIOR_SAMPLES = "prior-samples"
+NO_TARGET = "no-target"
+EVIDENCE = "evidence"
 WRONG_LABEL = "wrong-label"
 HOLDOUT = "holdout"
 FLOORS = (PRIOR_SAMPLES, WRONG_LABEL)
 CEILING = HOLDOUT
+
+INSTANCE = "instance"
+
+Controls = dict[str, list[Reconstruction]]
+
+
+# controls that a run makes and keeps -----------------------------------------------------------------
+
+
+def attack_controls(
+    attack: Attack | None, prepared: Prepared | None, reconstructions: Sequence[Reconstruction], runtime: Runtime
+) -> Controls:
+    """Return what the attack's own means give without the target, for the attacked cases."""
+    found: Controls = {}
+    if isinstance(attack, HasPrior) and prepared is not None:
+        found[PRIOR_SAMPLES] = sample_prior(attack.prior(prepared, runtime), reconstructions, runtime)
+    if isinstance(attack, HasControl):
+        found[NO_TARGET] = list(attack.control([item.case for item in reconstructions], prepared, runtime))
+    return found
+
+
+def modality_floors(modality: Modality, cases: Sequence[Case], dataset: Dataset) -> Controls:
+    """Return what the adversary has without any attack on instances, where the modality knows that."""
+    instances = [case for case in cases if case.goal == INSTANCE]
+    if not instances or not isinstance(modality, HasFloors):
+        return {}
+    return {name: list(items) for name, items in modality.floors(instances, dataset).items()}
 
 
 def sample_prior(prior: Prior, reconstructions: Sequence[Reconstruction], runtime: Runtime) -> list[Reconstruction]:
@@ -31,6 +76,32 @@ def draw_case(prior: Prior, case: Case, n: int, runtime: Runtime) -> Reconstruct
     return Reconstruction(case=case, samples=samples, scores=torch.zeros(n))
 
 
+def beside_evidence(
+    reconstructions: Sequence[Reconstruction], controls: Controls, modality: Modality
+) -> dict[str, Samples]:
+    """Return what previews show of each case: its evidence, where it is a sample, then what was recovered."""
+    evidence = {item.case.id: [item.samples] for item in controls.get(EVIDENCE, ())}
+    return {
+        item.case.id: modality.join([*evidence[item.case.id], item.samples]) if evidence else item.samples
+        for item in reconstructions
+    }
+
+
+# subjects of the evaluators --------------------------------------------------------------------------
+
+
+def with_cases(reconstructions: Sequence[Reconstruction], cases: Sequence[Case]) -> list[Reconstruction]:
+    """Give stored reconstructions their whole cases again: a run keeps no evidence."""
+    whole = {case.id: case for case in cases}
+    return [replace(item, case=whole.get(item.case.id, item.case)) for item in reconstructions]
+
+
+def truths(cases: Sequence[Case], dataset: Dataset, modality: Modality) -> dict[str, Truth]:
+    """Return the samples behind cases of goal ``instance``, by case id; none where nobody knows them."""
+    instances = [case for case in cases if case.goal == INSTANCE]
+    return dict(modality.truths(instances, dataset)) if instances and isinstance(modality, HasTruth) else {}
+
+
 def wrong_label(reconstructions: Sequence[Reconstruction], n_classes: int) -> list[Reconstruction]:
     """Claim each reconstruction for the next class: what a judge accepts of a wrong person."""
     return [
@@ -40,14 +111,20 @@ def wrong_label(reconstructions: Sequence[Reconstruction], n_classes: int) -> li
     ]
 
 
-def holdout(reconstructions: Sequence[Reconstruction], dataset: Dataset, runtime: Runtime) -> list[Reconstruction]:
-    """Take held-out private samples of each attacked class: what a perfect recovery would score."""
+def holdout(
+    reconstructions: Sequence[Reconstruction],
+    dataset: Dataset,
+    runtime: Runtime,
+    truth: Mapping[str, Truth] | None = None,
+) -> list[Reconstruction]:
+    """Take held-out private samples of each attacked class: what a perfect recovery of it would score."""
     split = dataset.split("holdout")
     if split.labels is None:
         raise DataError("the held-out split has no labels")
     found = []
     for item in reconstructions:
-        members = split.labels.eq(-1 if item.case.label is None else item.case.label).nonzero().flatten()
+        label = true_label(item.case, truth or {})
+        members = split.labels.eq(-1 if label is None else label).nonzero().flatten()
         order = runtime.rng(HOLDOUT, item.case.id).permutation(len(members))
         chosen = members[order[: len(item.scores)]]
         if len(chosen):
@@ -58,17 +135,19 @@ def holdout(reconstructions: Sequence[Reconstruction], dataset: Dataset, runtime
 
 def subjects(
     reconstructions: Sequence[Reconstruction],
-    controls: dict[str, list[Reconstruction]],
+    controls: Mapping[str, list[Reconstruction]],
     dataset: Dataset,
-    modality: Modality,
+    truth: Mapping[str, Truth],
     runtime: Runtime,
 ) -> list[Subject]:
     """Return everything that a run's evaluators judge; the controls that make sense for its goal."""
     found = [Subject(name=ATTACK, reconstructions=reconstructions)]
     found += [Subject(name=name, reconstructions=items) for name, items in controls.items()]
-    if not all(item.case.goal == "class" for item in reconstructions):
+    if all(item.case.goal == "class" for item in reconstructions):
+        found.append(Subject(name=WRONG_LABEL, reconstructions=wrong_label(reconstructions, len(dataset.classes))))
+    elif not truth:
         return found
-    found.append(Subject(name=WRONG_LABEL, reconstructions=wrong_label(reconstructions, len(dataset.classes))))
     with suppress(DataError):  # a data set without held-out data has no ceiling; the report says so
-        found.append(Subject(name=HOLDOUT, reconstructions=holdout(reconstructions, dataset, runtime)))
+        if real := holdout(reconstructions, dataset, runtime, truth):
+            found.append(Subject(name=HOLDOUT, reconstructions=real))
     return found

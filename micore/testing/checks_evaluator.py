@@ -14,6 +14,7 @@ import torch
 
 from micore.contracts import Measurement, Reconstruction, Reference, Subject
 from micore.measurements import measurement_to_dict
+from micore.runs.subjects import truths
 from micore.testing.bench import Bench
 from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS
 from micore.testing.counting import differences, global_streams, same, scrambled
@@ -32,8 +33,9 @@ class EvaluatorBench(Bench):
     def subjects(self) -> list[Subject]:
         """The perfect attack, no attack, and the perfect attack under another name."""
         cases = self.lab.cases(self.setting, self.setting.goals[0])
+        known = truths(cases, self.setting.dataset, self.modality)
         noise = [self.setting.noise(SAMPLES, self.runtime().rng("noise", case.id)) for case in cases]
-        truth = [self._private(case.label or 0) for case in cases]
+        truth = [known[case.id].sample if case.id in known else self._private(case.label or 0) for case in cases]
         made = {
             name: [
                 Reconstruction(case=case, samples=samples, scores=torch.zeros(len(samples)))
@@ -53,10 +55,11 @@ class EvaluatorBench(Bench):
         if "weights" in self.spec.needs and not self.options:
             skip("needs weights of the user's; give their path as an option")
         judge = self.lab.judge(self.setting, self.runtime(device=device))
-        truth = {item.case.id: item.samples for item in self.subjects[0].reconstructions}
+        cases = [item.case for item in self.subjects[0].reconstructions]
         return Reference(
             modality=self.modality, dataset=self.setting.dataset, target=self.lab.bundle(self.setting),
-            evaluator_model=judge if "evaluator-model" in self.spec.needs else None, truth=truth,
+            evaluator_model=judge if "evaluator-model" in self.spec.needs else None,
+            truth=truths(cases, self.setting.dataset, self.modality),
         )  # fmt: skip
 
     def evaluate(self, subjects: Sequence[Subject], device: torch.device | None = None) -> list[Measurement]:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from micore.artifacts import read_tensors, write_tensors
-from micore.contracts import Modality
+from micore.contracts import Dataset, Modality
 from micore.errors import MiError
+from micore.records import true_label
+from micore.runs.subjects import truths
 from micore.testing.bench import Bench
 from micore.testing.checks_plugin import PLUGIN_CHECKS
 from micore.testing.counting import differences, global_streams, same, scrambled
@@ -50,23 +52,32 @@ class ModalityBench(Bench):
 def offers_a_toy_problem(bench: ModalityBench) -> str:
     """Without one, no attack, defense or evaluator of the modality can be checked."""
     require(getattr(bench.modality, "toy", None) is not None, "has no method toy()")
-    module = bench.lab.module(bench.setting)
-    reached = holdout_accuracy(bench.setting, bench.modality, module, bench.runtime())
-    require(reached >= 0.9, f"the toy target reaches an accuracy of {reached:.2f} only")
-    return f"toy target: accuracy {reached:.2f}"
+    facts = []
+    for setting in bench.lab.settings(bench.spec.name):
+        goal, module = setting.goals[0], bench.lab.module(setting)
+        reached = holdout_accuracy(setting, bench.modality, module, bench.runtime())
+        require(reached >= 0.9, f"the toy target of goal {goal!r} reaches an accuracy of {reached:.2f} only")
+        facts.append(f"toy target of goal {goal!r}: accuracy {reached:.2f}")
+    return "; ".join(facts)
 
 
 def toy_judge_knows_the_truth(bench: ModalityBench) -> None:
     """The judge of attacks must tell private samples from public ones and noise."""
-    setting = bench.setting
+    for setting in bench.lab.settings(bench.spec.name):
+        _judge_knows_the_truth(bench, setting)
+
+
+def _judge_knows_the_truth(bench: ModalityBench, setting: ToySetting) -> None:
     private, public = setting.dataset.split("private"), setting.dataset.split("public")
     cases = bench.lab.cases(setting, setting.goals[0])
     noise = setting.noise(32, bench.runtime().rng("noise"))
     labels = private.labels if private.labels is not None else torch.zeros(len(private))
     floor = max(abs(float(torch.stack([setting.judge(case, samples).mean() for case in cases]).mean()))
                 for samples in (noise, public.take(range(len(public)))))  # fmt: skip
+    truth = truths(cases, setting.dataset, bench.modality)
     for case in cases:
-        own = float(setting.judge(case, private.take(labels.eq(case.label or 0).nonzero().flatten())).mean())
+        members = labels.eq(true_label(case, truth) or 0).nonzero().flatten()
+        own = float(setting.judge(case, private.take(members)).mean())
         require(own > floor + 0.2, f"{case.id}: private samples are judged {own:.2f}, others {floor:.2f}")
 
 
@@ -125,17 +136,22 @@ def adapter_keeps_the_device(bench: ModalityBench) -> None:
 
 def cases_are_named_once(bench: ModalityBench) -> None:
     """A case's id seeds its randomness and names its files."""
-    dataset, goal = bench.setting.dataset, bench.setting.goals[0]
-    cases, again = (bench.modality.cases(goal, dataset, dataset.classes, None) for _ in range(2))
-    ids = [case.id for case in cases]
-    require(bool(ids) and len(set(ids)) == len(ids), f"case ids are missing or not unique: {ids}")
-    require(ids == [case.id for case in again], "asked again, the cases have other ids")
-    require(all(re.fullmatch(r"[\w.-]+", name) for name in ids), f"case ids are no file names: {ids}")
+    for setting in bench.lab.settings(bench.spec.name):
+        dataset, goal = setting.dataset, setting.goals[0]
+        cases, again = (bench.modality.cases(goal, dataset, dataset.classes, None) for _ in range(2))
+        ids = [case.id for case in cases]
+        require(bool(ids) and len(set(ids)) == len(ids), f"case ids are missing or not unique: {ids}")
+        require(ids == [case.id for case in again], "asked again, the cases have other ids")
+        require(all(re.fullmatch(r"[\w.-]+", name) for name in ids), f"case ids are no file names: {ids}")
 
 
 def choice_of_cases_is_parsed(bench: ModalityBench) -> None:
     """A user attacks some classes only; nonsense must be refused."""
-    dataset, goal = bench.setting.dataset, bench.setting.goals[0]
+    for setting in bench.lab.settings(bench.spec.name):
+        _choice_is_parsed(bench, setting.dataset, setting.goals[0])
+
+
+def _choice_is_parsed(bench: ModalityBench, dataset: Dataset, goal: str) -> None:
     cases = {case.id: case for case in bench.modality.cases(goal, dataset, dataset.classes, None)}
     chosen = bench.modality.cases(goal, dataset, dataset.classes, "1")
     require([case.id for case in chosen] == [list(cases)[1]], f"choice '1' gives {[case.id for case in chosen]}")

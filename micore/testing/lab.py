@@ -53,6 +53,11 @@ class Lab:
         what = f"toy problem for goal {' or '.join(goals)}" if goals else "toy problem"
         skip(f"{whose} offers a {what}" if modality == ANY else f"{whose} offers no {what}")
 
+    def settings(self, modality: str) -> list[ToySetting]:
+        """Return all toy problems of a modality; skips the check when there is none."""
+        self.setting(modality)
+        return self._offered(modality)
+
     def _offered(self, name: str) -> list[ToySetting]:
         if name not in self._settings:
             toy = getattr(self.modality(name), "toy", None)
@@ -80,9 +85,9 @@ class Lab:
             bundle=bundle, module=module, adapter=self.modality(setting.modality).adapter(bundle.card.input)
         )
 
-    def cases(self, setting: ToySetting, goal: str) -> list[Case]:
+    def cases(self, setting: ToySetting, goal: str, evidence: str | None = None) -> list[Case]:
         """Return all cases of a setting."""
-        return self.modality(setting.modality).cases(goal, setting.dataset, setting.dataset.classes, None)
+        return self.modality(setting.modality).cases(goal, setting.dataset, setting.dataset.classes, None, evidence)
 
 
 def train_toy(

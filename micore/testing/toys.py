@@ -38,12 +38,12 @@ def class_places(n_classes: int, turn: float = 0.0) -> Tensor:
     return 0.5 + 0.27 * torch.stack([angles.sin(), angles.cos()], dim=1)
 
 
-def spots(places: Tensor, size: int) -> Tensor:
-    """Draw a bright spot at each place (N, 2): grids (N, 1, size, size) in [0, 1]."""
+def spots(places: Tensor, size: int, width: float = 0.13) -> Tensor:
+    """Draw a bright spot of this width at each place (N, 2): grids (N, 1, size, size) in [0, 1]."""
     axis = (torch.arange(size) + 0.5) / size
     rows, columns = (axis[None] - places[:, :1]) ** 2, (axis[None] - places[:, 1:]) ** 2
     squares = rows[:, :, None] + columns[:, None, :]
-    return torch.exp(-squares / (2 * 0.13**2)).unsqueeze(1)
+    return torch.exp(-squares / (2 * width**2)).unsqueeze(1)
 
 
 def spotted(places: Tensor, size: int, rng: Random) -> Tensor:
@@ -68,9 +68,13 @@ def anywhere(n: int, size: int, rng: Random) -> Tensor:
 def template_contrast(samples: Tensor, label: int, n_classes: int) -> Tensor:
     """Judge samples (n, C, size, size): correlation with the class's template above that with the others."""
     grids = samples.detach().cpu().double().mean(dim=1).flatten(1)
-    templates = spots(class_places(n_classes), samples.shape[-1]).double().flatten(1)
-    correlations = _unit(grids) @ _unit(templates).T
-    others = (correlations.sum(dim=1) - correlations[:, label]) / (n_classes - 1)
+    return contrast(grids, spots(class_places(n_classes), samples.shape[-1]).double().flatten(1), label)
+
+
+def contrast(rows: Tensor, templates: Tensor, label: int) -> Tensor:
+    """Return for rows (n, d) half of the correlation with one of the templates (K, d) above that with the others."""
+    correlations = _unit(rows) @ _unit(templates).T
+    others = (correlations.sum(dim=1) - correlations[:, label]) / (len(templates) - 1)
     return (correlations[:, label] - others) / 2
 
 
@@ -196,11 +200,19 @@ class ToyModality:
         """Return the conversion to a model's input."""
         return ToyAdapter(spec)
 
-    def cases(self, goal: str, dataset: Any, bundle_classes: Sequence[str], choice: str | None) -> list[Case]:
-        """Return one case per class; ``choice`` is a list of labels such as ``0,2``."""
+    def cases(
+        self,
+        goal: str,
+        dataset: Any,
+        bundle_classes: Sequence[str],
+        choice: str | None,
+        evidence: str | None = None,
+    ) -> list[Case]:
+        """Return one case per class; ``choice`` is a list of labels such as ``0,2``; there is no evidence."""
         texts = choice.split(",") if choice else [str(label) for label in range(len(bundle_classes))]
-        if goal != "class" or not all(text.isdigit() and int(text) < len(bundle_classes) for text in texts):
-            raise UsageError(f"no such cases: goal {goal!r}, choice {choice!r}")
+        known = all(text.isdigit() and int(text) < len(bundle_classes) for text in texts)
+        if goal != "class" or evidence is not None or not known:
+            raise UsageError(f"no such cases: goal {goal!r}, choice {choice!r}, evidence {evidence!r}")
         return [Case(id=f"class-{text}", goal=goal, label=int(text)) for text in texts]
 
     def augment(self, samples: Tensor, strength: str, rng: Random) -> Tensor:

@@ -14,7 +14,7 @@ from micore.runs.store import CASES_SCHEMA
 
 OF_THIS_RUN = {
     "id", "created", "finished", "seconds", "preparation_cached",
-    "preparation_s", "cases_s", "wall_s",
+    "preparation_s", "attack_s", "evaluation_s", "wall_s", "peak_memory_bytes",
 }  # fmt: skip
 
 

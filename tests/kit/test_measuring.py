@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micore.contracts import Case, Reconstruction, Subject
+from micore.contracts import Case, Reconstruction, Subject, Truth
 from micore.errors import DataError
 from micore.kit.measuring import Figure, Rows, batches_of, measure
 
@@ -94,3 +94,16 @@ def test_batches_hold_everything_in_order(n, size):
     batches = batches_of(torch.arange(n), size)
     assert [int(value) for batch in batches for value in batch] == list(range(n))
     assert all(1 <= len(batch) <= size for batch in batches)
+
+
+def test_the_truth_knows_the_classes_of_instances():
+    unlabelled = subject(2, 1, labels=[None, None])
+    truth = {"case-0": Truth(sample=None, label=7), "case-1": Truth(sample=None, label=3)}
+    assert Rows.of(unlabelled, truth).labels.tolist() == [7, 7, 3]
+    assert Rows.of(subject(1, labels=[5]), {"case-0": Truth(sample=None, label=7)}).labels.tolist() == [5]
+
+
+def test_without_any_class_a_case_is_one_unit():
+    rows = Rows.of(subject(2, 1, 1, labels=[None, None, None]), labelled=False)
+    found = measure(figure(0.0, 1.0, 1.0, 1.0), rows, "e@1", resamples=50)
+    assert (found.value, found.clusters) == (pytest.approx(2.5 / 3), 3)

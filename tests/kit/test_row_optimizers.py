@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from micore.kit.row_optimizers import NesterovMomentum, RowAdam, RowOptimizer, ramp_up_and_down
+from micore.kit.row_optimizers import NesterovMomentum, RowAdam, RowAdamax, RowOptimizer, ramp_up_and_down
 
 CURVATURE = torch.tensor([[1.0, 5.0, 0.2], [2.0, 0.5, 3.0]], dtype=torch.float64)
 START = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]], dtype=torch.float64)
@@ -33,6 +33,17 @@ def test_adam_equals_torch(betas: tuple[float, float]) -> None:
     torch.testing.assert_close(found, values.detach(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.9)])
+def test_adamax_equals_torch(betas: tuple[float, float]) -> None:
+    values = START.clone().requires_grad_(True)
+    adamax = torch.optim.Adamax([values], 0.1, betas=betas)
+    for _ in range(30):
+        (values.grad,) = torch.autograd.grad((CURVATURE * values.square()).sum() / 2, values)
+        adamax.step()
+    found = descend(RowAdamax(learning_rate=0.1, betas=betas), START, CURVATURE, 30)
+    torch.testing.assert_close(found, values.detach(), rtol=1e-9, atol=1e-9)
+
+
 def test_gmi_equals_a_loop_on_quadratics() -> None:
     """Number by number: v' = m v - a g; z += (1 + m) v' - m v."""
     for row in range(2):
@@ -45,7 +56,11 @@ def test_gmi_equals_a_loop_on_quadratics() -> None:
             assert math.isclose(float(found[row, column]), z, rel_tol=1e-9)
 
 
-@pytest.mark.parametrize("optimizer", [RowAdam(learning_rate=0.1), NesterovMomentum(learning_rate=0.02)])
+@pytest.mark.parametrize(
+    "optimizer",
+    [RowAdam(learning_rate=0.1), RowAdamax(learning_rate=0.1), NesterovMomentum(learning_rate=0.02)],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
 def test_rows_at_different_steps_do_not_meet(optimizer: RowOptimizer) -> None:
     early, late = (descend(optimizer, START[row : row + 1], CURVATURE[row : row + 1], 5 + 3 * row) for row in (0, 1))
     values, state = START.clone(), optimizer.start(START)

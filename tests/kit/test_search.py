@@ -124,6 +124,19 @@ def test_retiring_saves_passes() -> None:
     assert (found.losses < 0.01).all()
 
 
+def test_a_row_that_has_enough_retires_at_the_next_look() -> None:
+    options = {"steps": 400, "noise": False, "keep": "best"}
+    whole, found = search(5, 2, **options), search(5, 2, enough=0.5, **options)  # type: ignore[arg-type]
+    assert (found.losses <= 0.5).all()
+    assert (found.losses > whole.losses).all()
+    assert set((found.steps % LOOK_EVERY).tolist()) == {1}
+    before = (found.steps - 1) // LOOK_EVERY - 1  # the look before the last one still saw too much
+    assert (found.history.gather(1, before[:, None]) > 0.5).all()
+    alone = search(5, 2, only=[3], enough=0.5, **options)  # type: ignore[arg-type]
+    assert torch.equal(found.values[6:8], alone.values)
+    assert found.steps[6:8].tolist() == alone.steps.tolist()
+
+
 def test_the_best_state_is_kept() -> None:
     """A step that is far too large: the last state is worse than one before."""
     machine, chosen = runtime(), cases(2)

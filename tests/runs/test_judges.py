@@ -13,9 +13,10 @@ from micore.data import DataRequest
 from micore.errors import ModelError, RunError, UnknownNameError, UsageError
 from micore.home import cache
 from micore.kit.training import TrainingConfig
-from micore.runs import judges
+from micore.runs import Run, judges
 from micore.runs.evaluation import _spec, chosen_evaluators, evaluate_run
-from micore.runs.judges import describe_judge, evaluator_model, independence, open_judge
+from micore.runs.judges import describe_judge, evaluator_models, independence, open_judge
+from micore.runs.judging import judge
 from micore.runtime import Runtime
 from micore.testing.toys import ToyModality
 from tests import toys
@@ -37,6 +38,11 @@ def _quick(monkeypatch):
 @pytest.fixture
 def dataset(plugins):
     return DATA.open(plugins)
+
+
+def evaluator_model(*arguments):
+    (judge,) = evaluator_models(*arguments)
+    return judge
 
 
 def test_one_is_trained_with_another_architecture_and_cached(plugins, bundle, dataset, monkeypatch):
@@ -69,6 +75,51 @@ def test_without_another_architecture_there_is_no_judge(plugins, bundle, dataset
     with pytest.raises(UnknownNameError, match="no installed model can judge modality 'toy'") as caught:
         evaluator_model(plugins, RUNTIME, DATA, dataset, bundle, None)
     assert "--evaluator-model" in caught.value.hint
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_several_judges_differ_in_architecture_and_seed_as_long_as_they_can(plugins, bundle, dataset, monkeypatch):
+    found = evaluator_models(plugins, RUNTIME, DATA, dataset, bundle, None, 3)
+    assert [judge.card.model.name for judge in found] == ["mlp", "wide", "mlp"]
+    assert len({judge.card.seed for judge in found} | {bundle.card.seed}) == 4
+    assert len({judge.fingerprint for judge in found}) == 3
+    assert all(independence(judge, bundle).facts["architecture"] for judge in found)
+    monkeypatch.setattr(judges, "train_on", lambda *_, **__: pytest.fail("must come from the cache"))
+    again = evaluator_models(plugins, RUNTIME, DATA, dataset, bundle, None, 2)
+    assert [judge.fingerprint for judge in again] == [judge.fingerprint for judge in found[:2]]
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_a_judge_of_an_architecture_is_the_same_for_all_targets(plugins, bundle, dataset):
+    wide = replace(bundle, card=replace(bundle.card, model=PluginUse(name="wide")))
+    for_conv = evaluator_models(plugins, RUNTIME, DATA, dataset, bundle, None, 2)
+    for_wide = evaluator_models(plugins, RUNTIME, DATA, dataset, wide, None, 2)
+    assert [judge.card.model.name for judge in for_wide] == ["conv", "mlp"]
+    assert for_wide[1].fingerprint == for_conv[0].fingerprint
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_the_users_judge_is_the_first_and_its_architecture_is_used(plugins, bundle, dataset, tmp_path):
+    path = tmp_path / "judge.safetensors"
+    given = toys.toy_bundle(plugins, model="mlp", seed=9)
+    given.save(path)
+    found = evaluator_models(plugins, RUNTIME, DATA, dataset, bundle, str(path), 3)
+    assert found[0].fingerprint == given.fingerprint
+    assert [judge.card.model.name for judge in found] == ["mlp", "wide", "mlp"]
+    assert found[2].card.seed != 9
+
+
+@pytest.fixture
+def two_more_models(plugins, monkeypatch):
+    """Let the second architecture be known by a further name."""
+    entries = plugins.entries
+
+    def more(kind=None, modality=None):
+        found = entries(kind, modality)
+        spare = [replace(e, spec=replace(e.spec, name="wide")) for e in found if e.spec.name == "mlp"]
+        return [*found, *(spare if kind == "model" else [])]
+
+    monkeypatch.setattr(plugins, "entries", more)
 
 
 def test_a_model_of_the_users(plugins, bundle, dataset, tmp_path):
@@ -155,6 +206,56 @@ def test_a_run_judged_by_a_model_names_it(launch):
     assert run.judges()["evaluator-model"]["model"] == "mlp"
     by_name = {(item.name, item.subject) for item in run.measurements()}
     assert {("judged", "attack"), ("judged", "holdout"), ("mean", "wrong-label")} <= by_name
+
+
+USES = (PluginUse(name="judged"), PluginUse(name="mean"))
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_every_judge_is_asked_and_its_figures_carry_its_identity(launch, plugins):
+    run = launch(evaluators=USES, judges=2)
+    named = run.judges()
+    assert list(named) == ["evaluator-model", "evaluator-model-2"]
+    assert [judge["model"] for judge in named.values()] == ["mlp", "wide"]
+    identities = [judge["identity"] for judge in named.values()]
+    found = [item for item in run.measurements() if item.subject == "attack"]
+    assert [item.evaluator for item in found] == ["judged@0", f"judged@{identities[1]}", "mean@0"]
+    alone = launch("alone", evaluators=USES)
+    first = [item for item in run.measurements() if item.evaluator != f"judged@{identities[1]}"]
+    assert first == alone.measurements(), "a second judge changes nothing of the first one's figures"
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_figures_that_ask_no_judge_come_once(launch, monkeypatch):
+    monkeypatch.setattr(toys.ModelEvaluator, "_values", toys.MeanEvaluator._values)
+    run = launch(evaluators=USES, judges=2)
+    assert [item.evaluator for item in run.measurements() if item.subject == "attack"] == ["judged@0", "mean@0"]
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_a_run_is_judged_by_more_and_by_fewer_judges_later(launch, plugins):
+    run = launch(evaluators=USES)
+    by_two = judge(plugins, run.directory, evaluators=USES, judges=2, device="cpu")
+    assert [each["model"] for each in by_two.judges().values()] == ["mlp", "wide"]
+    assert Run.open(run.directory).manifest["request"]["judges"] == 1
+    by_one = judge(plugins, run.directory, evaluators=USES, device="cpu")
+    assert [each["model"] for each in by_one.judges().values()] == ["mlp"]
+    assert [item.evaluator for item in by_one.measurements() if item.subject == "attack"] == ["judged@0", "mean@0"]
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_an_earlier_judge_is_named_as_long_as_a_figure_is_its_own(launch, plugins, tmp_path):
+    run = launch(evaluators=USES)
+    first = run.judges()["evaluator-model"]
+    items = [replace(item, evaluator=f"other@{first['identity']}") for item in run.measurements()]
+    run.write_measurements([*run.measurements(), *items], run.judges())
+    given = toys.toy_bundle(plugins, model="mlp", seed=9)
+    given.save(tmp_path / "judge.safetensors")
+    path = str(tmp_path / "judge.safetensors")
+    again = judge(plugins, run.directory, evaluators=USES, evaluator_model=path, device="cpu")
+    assert [each["fingerprint"] for each in again.judges().values()] == [given.fingerprint, first["fingerprint"]]
+    unasked = judge(plugins, run.directory, evaluators=USES[1:], device="cpu")
+    assert list(unasked.judges()) == ["evaluator-model", "evaluator-model-2"]
 
 
 def test_a_run_without_data_has_no_judge(launch, plugins, bundle, dataset):

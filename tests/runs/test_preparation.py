@@ -129,7 +129,7 @@ def test_spending_checkpoints(tmp_path):
         assert other.to_dict() == ledger.to_dict()
     assert checkpoints.load() == {"x": 1}
     assert ledger.total == Spending(3, 0), "one's own spending is not taken over"
-    assert load_state(tmp_path / "c")[0].keys() == {"state", "ledger"}
+    assert load_state(tmp_path / "c")[0].keys() == {"state", "ledger", "seconds"}
 
 
 def test_a_preparation_of_an_older_release_is_still_read(opened):

@@ -14,8 +14,9 @@ from micore.threat import Access, Budget
 PLAIN = AttackRequest(attack=PluginUse(name="scripted"), model="target.safetensors")
 FULL = AttackRequest(
     attack=PluginUse(name="scripted", config={"steps": 3}), model="mem:1", preset="paper",
-    data=DataRequest(uri="grids", options={"size": 4}), choice="0-2", access=Access.WHITE_BOX,
-    budget=Budget(queries=7, seconds=1.5), seed=9, device="cuda:1", precision="bf16", compiled=True, batch=3, tile=5,
+    data=DataRequest(uri="grids", options={"size": 4}), choice="0-2", evidence="bottom",
+    access=Access.WHITE_BOX, budget=Budget(queries=7, seconds=1.5), seed=9, device="cuda:1", precision="bf16",
+    compiled=True, batch=3, tile=5, judges=2,
     evaluators=(PluginUse(name="mean"), PluginUse(name="judged", config={"x": 1})), evaluator_model="judge.safetensors",
 )  # fmt: skip
 

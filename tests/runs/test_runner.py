@@ -290,6 +290,41 @@ def test_a_case_that_fails_is_a_row_and_the_others_are_as_ever(launch, monkeypat
     assert total == {"queries": seen["queries"] + PREPARE_COST, "gradients": seen["gradients"]}
 
 
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_an_attack_may_name_the_cases_that_failed_at_its_end(launch, monkeypatch, batch):
+    expected = recovered(launch("expected", batch=batch, tile=1))
+    original, asked = ScriptedAttack.run, []
+
+    def naming(self, target, cases, prepared, runtime):
+        asked.append([case.id for case in cases])
+        yield from (item for item in original(self, target, cases, prepared, runtime) if item.case.id != "class-1")
+        if any(case.id == "class-1" for case in cases):
+            raise CaseFailed("some losses are not finite", reasons={"class-1": "the loss is not finite at step 2"})
+
+    monkeypatch.setattr(ScriptedAttack, "run", naming)
+    run = launch(batch=batch, tile=1)
+    assert sum("class-1" in cases for cases in asked) == 1, "it is not attacked again"
+    (row,) = [row for row in run.manifest["cases"] if row["status"] == "failed"]
+    assert (row["id"], row["error"]) == ("class-1", "the loss is not finite at step 2")
+    assert recovered(run) == {name: found for name, found in expected.items() if name != "class-1"}
+
+
+def test_cases_that_are_neither_given_back_nor_named_are_attacked_alone(launch, monkeypatch):
+    original, asked = ScriptedAttack.run, []
+
+    def naming(self, target, cases, prepared, runtime):
+        asked.append([case.id for case in cases])
+        if len(cases) > 1:
+            yield next(iter(original(self, target, cases[:1], prepared, runtime)))
+            raise CaseFailed("no good", reasons={"class-1": "not finite", "class-0": "was given back", "class-9": "?"})
+        yield from original(self, target, cases, prepared, runtime)
+
+    monkeypatch.setattr(ScriptedAttack, "run", naming)
+    run = launch(tile=1)
+    assert asked == [ALL, ["class-2"], ["class-3"]]
+    assert statuses(run) == {**dict.fromkeys(ALL, "done"), "class-1": "failed"}
+
+
 def test_failures_that_no_case_causes_fail_all_and_judge_nothing(launch, monkeypatch):
     def broken(self, cases):
         raise RuntimeError("broken")
@@ -395,6 +430,106 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(launch, monkeypatch, t
             launch()
     assert Run.open(tmp_path / "run").manifest["status"] == "failed"
     assert outcome(runs.resume(plugins, tmp_path / "run")) == outcome(expected)
+
+
+# memory -------------------------------------------------------------------------------------------
+
+
+def needs_memory(monkeypatch, largest: int, *, done_first: int = 0):
+    """Let an attack run out of memory above a tile, after it gave back some cases; return the tiles it tried."""
+    original, tried = ScriptedAttack.run, []
+
+    def run(self, target, cases, prepared, runtime):
+        tried.append((runtime.tile, [case.id for case in cases]))
+        found = original(self, target, cases, prepared, runtime)
+        if runtime.tile > largest:
+            yield from (next(found) for _ in range(min(done_first, len(cases))))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        yield from found
+
+    monkeypatch.setattr(ScriptedAttack, "run", run)
+    return tried
+
+
+def tile_events(run: Run) -> list[tuple[int, int]]:
+    lines = map(json.loads, (run.directory / "events.jsonl").read_text().splitlines())
+    return [(line["before"], line["rows"]) for line in lines if line["event"] == "tile"]
+
+
+def test_a_batch_that_does_not_fit_goes_on_with_smaller_tiles(launch, monkeypatch):
+    expected = launch("expected", tile=2)
+    tried = needs_memory(monkeypatch, 3)
+    run = launch(tile=8, batch=2)
+    assert tried == [(8, ALL[:2]), (4, ALL[:2]), (2, ALL[:2]), (2, ALL[2:])], "what did not fit once is not tried again"
+    assert tile_events(run) == [(8, 4), (4, 2)]
+    assert run.manifest["hardware"]["tile"] == 2
+    assert run.manifest["request"]["tile"] == 8
+    assert run.manifest["notes"] == []
+    assert recovered(run) == recovered(expected)
+    assert problem(run) is None
+
+
+def test_only_unfinished_cases_go_on_and_the_run_says_that_tiles_differ(launch, monkeypatch):
+    tried = needs_memory(monkeypatch, 4, done_first=1)
+    run = launch(tile=8)
+    assert tried == [(8, ALL), (4, ALL[1:])]
+    assert {name: row["tile"] for name, row in run.rows().items()} == {**dict.fromkeys(ALL, 4), "class-0": 8}
+    assert run.manifest["hardware"]["tile"] == 4
+    assert run.manifest["notes"] == ["memory ran out: later cases had 4 rows in a forward pass instead of 8"]
+    assert statuses(run) == dict.fromkeys(ALL, "done")
+
+
+def test_a_resumed_run_begins_with_the_tile_that_fitted(launch, monkeypatch, plugins, tmp_path):
+    expected = launch("expected", tile=2)
+    tried = needs_memory(monkeypatch, 2)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, "class-2")
+        with pytest.raises(Interrupted):
+            launch(tile=8, batch=1)
+    tried.clear()
+    run = runs.resume(plugins, tmp_path / "run")
+    assert tried == [(2, ["class-2"]), (2, ["class-3"])]
+    assert recovered(run) == recovered(expected)
+
+
+def test_what_does_not_fit_at_all_fails_with_its_reason(launch, monkeypatch):
+    tried = needs_memory(monkeypatch, 0)
+    run = launch(tile=4)
+    assert [tile for tile, _ in tried] == [4, 2, 1, *[1] * 4]
+    assert set(statuses(run).values()) == {"failed"}
+    assert "out of memory even with one row in a forward pass" in str(problem(run))
+
+
+def test_an_error_that_has_nothing_to_do_with_memory_halves_nothing(launch, monkeypatch):
+    fail_always(monkeypatch, "class-1", error=RuntimeError("a matrix is singular"))
+    run = launch(tile=4)
+    assert tile_events(run) == []
+    assert run.manifest["hardware"]["tile"] == 4
+
+
+def test_the_manifest_says_how_much_memory_and_time_it_took(launch, plugins):
+    run = launch()
+    peak, timings = run.manifest["peak_memory_bytes"], run.manifest["timings"]
+    assert peak["accelerator"] is None
+    assert 50e6 < peak["process"] < 50e9
+    assert set(timings) == {"attack_s", "evaluate_s"}
+    assert sum(row["seconds"] for row in run.manifest["cases"]) <= timings["attack_s"] + 0.01
+    run.manifest["peak_memory_bytes"]["process"] = int(1e15)
+    run.save()
+    again = runs.resume(plugins, run.directory)
+    assert again.manifest["peak_memory_bytes"]["process"] == int(1e15), "the highest of all sittings"
+    assert again.manifest["timings"]["attack_s"] >= timings["attack_s"]
+
+
+def test_a_cached_preparation_keeps_its_own_peak(launch, monkeypatch):
+    from micore.runs import preparation
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "peak_memory", lambda device: {"process": int(1e15), "accelerator": None})
+        launch("one")
+    other = launch("other")
+    assert other.manifest["preparation"]["cached"] is True
+    assert other.manifest["peak_memory_bytes"]["process"] == int(1e15)
 
 
 # budgets ------------------------------------------------------------------------------------------

@@ -63,6 +63,11 @@ class GoodAttack:
     def prior(self, prepared, runtime):
         return GoodPrior(prepared.state["mean"].to(runtime.device))
 
+    def control(self, cases, prepared, runtime):
+        for case in cases:
+            samples = self.prior(prepared, runtime).sample(self.config.restarts, runtime.rng("no-target", case.id))
+            yield Reconstruction(case=case, samples=samples, scores=torch.zeros(len(samples), device=runtime.device))
+
     def run(self, target, cases, prepared, runtime):
         for case in cases:
             with target.ledger.owned_by([case.id]):

@@ -290,6 +290,35 @@ class HasWidePrior(GoodAttack):
         return WidePrior(prepared.state["mean"])
 
 
+@broken("control-recovers-nothing", says="the control recovers")
+class GuidesItsControl(GoodAttack):
+    """Keep the target of the preparation to guide what should be unguided."""
+
+    kept: ClassVar[list] = []
+
+    def prepare(self, target, public, runtime):
+        self.kept[:] = [target]
+        return super().prepare(target, public, runtime)
+
+    def control(self, cases, prepared, runtime):
+        prior = self.prior(prepared, runtime)
+        yield from (self.search(self.kept[0], case, prior, runtime) for case in cases)
+
+
+@broken("control-recovers-nothing", says="gives samples")
+class StintsItsControl(GoodAttack):
+    def control(self, cases, prepared, runtime):
+        for item in super().control(cases, prepared, runtime):
+            yield replace(item, samples=item.samples[:1], scores=item.scores[:1])
+
+
+@broken("control-recovers-nothing", says="alone")
+class MixesItsControls(GoodAttack):
+    def control(self, cases, prepared, runtime):
+        for item in super().control(cases, prepared, runtime):
+            yield replace(item, samples=item.samples / len(cases))
+
+
 # threat model
 
 

@@ -85,7 +85,7 @@ class LeavesMeanBehind(ToyModality):
 class NamesAllTheSame(ToyModality):
     """Grids."""
 
-    def cases(self, goal, dataset, bundle_classes, choice):
+    def cases(self, goal, dataset, bundle_classes, choice, evidence=None):
         return [replace(case, id="case") for case in super().cases(goal, dataset, bundle_classes, choice)]
 
 
@@ -93,7 +93,7 @@ class NamesAllTheSame(ToyModality):
 class NamesByPath(ToyModality):
     """Grids."""
 
-    def cases(self, goal, dataset, bundle_classes, choice):
+    def cases(self, goal, dataset, bundle_classes, choice, evidence=None):
         cases = super().cases(goal, dataset, bundle_classes, choice)
         return [Case(id=f"../{case.id}", goal=goal, label=case.label) for case in cases]
 
@@ -102,7 +102,7 @@ class NamesByPath(ToyModality):
 class IgnoresChoice(ToyModality):
     """Grids."""
 
-    def cases(self, goal, dataset, bundle_classes, choice):
+    def cases(self, goal, dataset, bundle_classes, choice, evidence=None):
         return super().cases(goal, dataset, bundle_classes, None)
 
 
@@ -110,7 +110,7 @@ class IgnoresChoice(ToyModality):
 class TakesAnyChoice(ToyModality):
     """Grids."""
 
-    def cases(self, goal, dataset, bundle_classes, choice):
+    def cases(self, goal, dataset, bundle_classes, choice, evidence=None):
         return super().cases(goal, dataset, bundle_classes, choice if choice in (None, "1") else None)
 
 

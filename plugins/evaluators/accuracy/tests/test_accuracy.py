@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,7 +15,7 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
 from mi_evaluator_accuracy.evaluator import AccuracyConfig, AccuracyEvaluator, figures, rank_of_label
-from micore.contracts import Case, Evaluator, EvaluatorModel, Measurement, Reconstruction, Reference, Subject
+from micore.contracts import Case, Evaluator, EvaluatorModel, Measurement, Reconstruction, Reference, Subject, Truth
 from micore.errors import DataError, ModelError
 from micore.runs.subjects import wrong_label
 from micore.runtime import Runtime
@@ -177,3 +178,25 @@ def test_what_cannot_be_judged_is_refused() -> None:
         evaluator.evaluate([subject([0])], reference(judged=False), runtime)
     with pytest.raises(DataError, match="no samples of a class"):
         evaluator.evaluate([subject([], [])], reference(), runtime)
+
+
+# goal instance --------------------------------------------------------------------------------------------
+
+
+def test_an_instance_is_of_its_true_class() -> None:
+    """The adversary did not know the class; the judge's truth does."""
+    reconstructions = [
+        Reconstruction(case=Case(id=f"image-{row}", goal="instance"), samples=item.samples, scores=item.scores)
+        for row, item in enumerate(subject([4, 4, 0], [2], [4]).reconstructions)
+    ]
+    truth = {f"image-{row}": Truth(sample=None, label=label) for row, label in enumerate((4, 2, 4))}
+    judged = replace(reference(), truth=truth)
+    evaluator = AccuracyEvaluator(AccuracyConfig(resamples=200))
+    subjects = [Subject(name="attack", reconstructions=reconstructions)]
+    found = {item.name: item for item in evaluator.evaluate(subjects, judged, Runtime.create("cpu"))}
+    item = found["accuracy@1"]
+    assert item.per_case == pytest.approx({"image-0": 2 / 3, "image-1": 1.0, "image-2": 1.0})
+    assert item.value == pytest.approx((0.75 + 1) / 2)  # classes 4 (four samples) and 2 (one)
+    assert (item.n, item.clusters) == (5, 2)
+    with pytest.raises(DataError, match="cases without a label"):
+        evaluator.evaluate(subjects, reference(), Runtime.create("cpu"))

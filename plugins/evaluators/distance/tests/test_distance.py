@@ -22,7 +22,7 @@ from mi_evaluator_distance.evaluator import (
     nearest_public,
     squared_distances,
 )
-from micore.contracts import Case, Evaluator, EvaluatorModel, Measurement, Reconstruction, Reference, Subject
+from micore.contracts import Case, Evaluator, EvaluatorModel, Measurement, Reconstruction, Reference, Subject, Truth
 from micore.errors import DataError, ModelError
 from micore.kit.features import features_and_logits
 from micore.runtime import Runtime
@@ -149,12 +149,16 @@ class Setting:
         with torch.no_grad():
             return np.tanh(samples.double().numpy() @ first.weight.double().numpy().T + first.bias.double().numpy())
 
-    def measure(self, *subjects: Subject, **options: int) -> dict[tuple[str, str], Measurement]:
+    def measure(
+        self, *subjects: Subject, truth: dict[str, Truth] | None = None, **options: int
+    ) -> dict[tuple[str, str], Measurement]:
         judge = EvaluatorModel(
             bundle=SimpleNamespace(fingerprint="0123456789abcdef"),  # type: ignore[arg-type]
             module=self.module, adapter=lambda samples: samples, notes=("shares its seed",),
         )  # fmt: skip
-        given = Reference(modality=TENSORS, dataset=self, target=None, evaluator_model=judge)  # type: ignore[arg-type]
+        given = Reference(
+            modality=TENSORS, dataset=self, target=None, evaluator_model=judge, truth=truth or {}  # type: ignore[arg-type]
+        )  # fmt: skip
         evaluator = DistanceEvaluator(DistanceConfig(resamples=100, **options))
         return {(m.subject, m.name): m for m in evaluator.evaluate(subjects, given, Runtime.create("cpu"))}
 
@@ -277,4 +281,46 @@ def test_what_cannot_be_judged_is_refused() -> None:
         evaluator.evaluate([attack], no_judge, Runtime.create("cpu"))
     setting.private.labels = None
     with pytest.raises(DataError, match="the private split has no labels"):
+        setting.measure(attack)
+
+
+# goal instance --------------------------------------------------------------------------------------------
+
+
+def instances(setting: Setting, samples: Tensor, name: str = "attack") -> tuple[Subject, dict[str, Truth]]:
+    """Make a case of two samples for each of the first private samples, with its truth."""
+    rows = range(len(samples) // 2)
+    items = [
+        Reconstruction(case=Case(id=f"image-{row}", goal="instance"), samples=samples[2 * row : 2 * row + 2],
+                       scores=torch.zeros(2))
+        for row in rows
+    ]  # fmt: skip
+    labels = setting.private.labels
+    assert labels is not None
+    truth = {f"image-{row}": Truth(sample=setting.private.take([row]), label=int(labels[row])) for row in rows}
+    return Subject(name=name, reconstructions=items), truth
+
+
+def test_an_instance_is_compared_with_the_very_sample() -> None:
+    setting, samples = Setting(), random(5, 12, SIZE)
+    attack, truth = instances(setting, samples)
+    exact, _ = instances(setting, setting.private.samples[:6].repeat_interleave(2, 0), "evidence")
+    found = setting.measure(attack, exact, truth=truth)
+    assert {name for _, name in found} == {"distance-truth", "cosine-truth"}
+    true = setting.features(setting.private.samples[:6]).repeat(2, axis=0)
+    ours = setting.features(samples)
+    squared = ((ours - true) ** 2).sum(1).reshape(6, 2).mean(1)
+    cosine = np.diag(cosine_distances(ours, true)).reshape(6, 2).mean(1)
+    for name, expected in (("distance-truth", squared), ("cosine-truth", cosine)):
+        item = found["attack", name]
+        assert item.per_case == pytest.approx({f"image-{row}": value for row, value in enumerate(expected)}, rel=1e-4)
+        assert (item.direction, item.n, item.clusters) == ("down", 12, 4)
+        assert found["evidence", name].value == pytest.approx(0.0, abs=1e-9)
+    assert found["attack", "distance-truth"].evaluator == "distance@0123456789ab"
+
+
+def test_an_instance_without_truth_is_refused() -> None:
+    setting = Setting()
+    attack, _ = instances(setting, random(5, 4, SIZE))
+    with pytest.raises(DataError, match="nobody knows the truth of image-0, image-1"):
         setting.measure(attack)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mi_image.dcgan import DcganGenerator, KedCritic, MinibatchDiscrimination, WganCritic
 
-SIZES = (32, 64, 128, 256)
+SIZES = (8, 16, 32, 64, 128, 256)
 
 
 def seeded(*shape: int) -> Tensor:
@@ -38,12 +38,14 @@ def test_in_eval_mode_an_image_does_not_depend_on_its_batch() -> None:
 
 def test_generator_has_the_published_layout() -> None:
     with torch.device("meta"):
-        paper, digits = DcganGenerator(), DcganGenerator(size=32, channels=1)
+        paper, digits, small = DcganGenerator(), DcganGenerator(size=32, channels=1), DcganGenerator(size=16)
     shapes = [tuple(m.weight.shape) for m in paper.modules() if isinstance(m, nn.ConvTranspose2d)]
     assert shapes == [(512, 256, 5, 5), (256, 128, 5, 5), (128, 64, 5, 5), (64, 3, 5, 5)]
     assert tuple(next(paper.project.parameters()).shape) == (8192, 100)
     shapes = [tuple(m.weight.shape) for m in digits.modules() if isinstance(m, nn.ConvTranspose2d)]
     assert shapes == [(256, 128, 5, 5), (128, 64, 5, 5), (64, 1, 5, 5)]
+    shapes = [tuple(m.weight.shape) for m in small.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert shapes == [(128, 64, 5, 5), (64, 3, 5, 5)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -57,16 +59,19 @@ def test_wgan_critic_scores_each_image_by_itself(size: int) -> None:
 
 def test_wgan_critic_has_the_published_layout() -> None:
     with torch.device("meta"):
-        critic = WganCritic()
+        critic, small = WganCritic(), WganCritic(16)
     shapes = [tuple(m.weight.shape) for m in critic.modules() if isinstance(m, nn.Conv2d)]
     assert shapes == [(64, 3, 5, 5), (128, 64, 5, 5), (256, 128, 5, 5), (512, 256, 5, 5), (1, 512, 4, 4)]
+    shapes = [tuple(m.weight.shape) for m in small.modules() if isinstance(m, nn.Conv2d)]
+    assert shapes == [(64, 3, 5, 5), (128, 64, 5, 5), (1, 128, 4, 4)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_ked_critic_gives_features_and_logits(size: int) -> None:
     critic = KedCritic(5, size, channels=1, width=2, n_kernels=3, kernel_dim=4)
     features, logits = critic(torch.sigmoid(seeded(2, 1, size, size)))
-    assert features.shape == (2, critic.n_features) == (2, 8 * 16)
+    widest = {8: 2, 16: 4}.get(size, 8)
+    assert features.shape == (2, critic.n_features) == (2, widest * 16)
     assert logits.shape == (2, 5)
 
 

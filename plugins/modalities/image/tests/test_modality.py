@@ -92,10 +92,11 @@ def test_cases_have_stable_ids_and_take_the_classes_of_the_data_set():
         MODALITY.cases("class", None, (), None)
 
 
-@pytest.mark.parametrize("goal", ["instance", "corpus"])
-def test_other_goals_are_refused(goal):
-    with pytest.raises(UsageError, match=goal):
-        MODALITY.cases(goal, None, NAMES, None)
+def test_other_goals_and_evidence_of_a_class_are_refused():
+    with pytest.raises(UsageError, match="corpus"):
+        MODALITY.cases("corpus", None, NAMES, None)
+    with pytest.raises(UsageError, match="goal 'class' has no evidence"):
+        MODALITY.cases("class", None, NAMES, None, "centre")
 
 
 @given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)).map(sorted), min_size=1), st.integers(1, 30))

@@ -4,6 +4,9 @@ Defined over all reconstructions that the attack gave back, not over selected or
 judge is a classifier of other architecture, seed and augmentation than the target; where the data set
 has labelled public classes it knows those too, so that a reconstruction of a wrong kind is not forced
 into a private class.
+
+For goal ``instance`` the class is that of the private sample behind the case: is it recognised by what was
+recovered? The adversary did not know the class.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class AccuracyConfig(Config):
 
 
 class AccuracyEvaluator:
-    """Judge reconstructions of a class with an independent classifier."""
+    """Judge with an independent classifier whether the class of each case is recognised in what was recovered."""
 
     Config: ClassVar[type[Config]] = AccuracyConfig
 
@@ -43,7 +46,7 @@ class AccuracyEvaluator:
         judge = reference.judge()
         found = []
         for subject in subjects:
-            rows = Rows.of(subject)
+            rows = Rows.of(subject, reference.truth)
             logits = self._logits(judge, reference.modality.join(rows.samples), runtime)
             for figure in figures(logits, rows.labels, judge.notes):
                 found.append(measure(figure, rows, f"accuracy@{judge.identity}", resamples=self.config.resamples))

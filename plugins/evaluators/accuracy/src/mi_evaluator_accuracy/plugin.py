@@ -17,7 +17,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
             target="mi_evaluator_accuracy.evaluator:AccuracyEvaluator",
             summary="Top-1 and top-5 accuracy of the reconstructions by an independent classifier",
             modality=ANY,
-            goals=("class",),
+            goals=("class", "instance"),
             needs=("evaluator-model",),
             default=True,
             status="verified",

@@ -8,6 +8,10 @@ read without knowing the judge. Two things are measured beside it:
   is smaller than the distance to private samples, the attack gave back public data.
 - the subject ``nearest-public``: for each class, the public samples that come nearest to the private
   ones. It is what a perfect choice among the adversary's own data would reach, without any attack.
+
+For goal ``instance`` the distance is that to the very sample which a case is about (``distance-truth``,
+``cosine-truth``). The subject ``holdout`` then shows how near *another* real sample of the class comes: what an
+attack reaches that recovers the class and nothing of the sample.
 """
 
 from __future__ import annotations
@@ -55,11 +59,13 @@ class DistanceEvaluator:
         self.config = config
 
     def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
-        """Measure every subject alike, and the nearest public samples beside them.
+        """Measure every subject alike, and for classes the nearest public samples beside them.
 
-        Raises: ModelError without an evaluator model; DataError without labelled private data.
+        Raises: ModelError without an evaluator model; DataError without labelled private data, or the truth of a case.
         """
         judge = reference.judge()
+        if all(item.case.goal == "instance" for subject in subjects for item in subject.reconstructions):
+            return [found for subject in subjects for found in self._to_truth(subject, reference, judge, runtime)]
         gallery = self._gallery(judge, reference, runtime)
         found: list[Measurement] = []
         for subject in subjects:
@@ -69,6 +75,22 @@ class DistanceEvaluator:
         if gallery.public is not None:
             found += self._nearest_public(Rows.of(subjects[0]), gallery, gallery.public, judge)
         return found
+
+    def _to_truth(
+        self, subject: Subject, reference: Reference, judge: EvaluatorModel, runtime: Runtime
+    ) -> list[Measurement]:
+        rows = Rows.of(subject, reference.truth, labelled=False)
+        unknown = [case_id for case_id in rows.case_ids if case_id not in reference.truth]
+        if unknown:
+            raise DataError(f"distance: nobody knows the truth of {', '.join(unknown[:3])} ({len(unknown)} cases)")
+        samples = reference.modality.join([reference.truth[case_id].sample for case_id in rows.case_ids])
+        truth = self._features(judge, samples, runtime)[rows.positions]
+        features = self._features(judge, reference.modality.join(rows.samples), runtime)
+        identity = f"distance@{judge.identity}"
+        return [
+            measure(figure, rows, identity, resamples=self.config.resamples)
+            for figure in truth_figures(features, truth, judge.notes)
+        ]
 
     def _measured(self, features: Tensor, rows: Rows, gallery: Gallery, judge: EvaluatorModel) -> list[Measurement]:
         identity = f"distance@{judge.identity}"
@@ -132,6 +154,22 @@ def figures(features: Tensor, labels: Tensor, gallery: Gallery, notes: tuple[str
         nearest = squared_distances(features, gallery.public).min(dim=1).values
         found.append(Figure("distance-public", nearest, "squared L2", "none", notes))
     return found
+
+
+def truth_figures(features: Tensor, truth: Tensor, notes: tuple[str, ...] = ()) -> list[Figure]:
+    """Turn features (N, d) and those of the true samples (N, d) into distances of the pairs."""
+    unit = torch.nn.functional.normalize
+    squared, turned = (
+        (one - other).square().sum(dim=1)
+        for one, other in (
+            (features.double(), truth.double()),
+            (unit(features.double()), unit(truth.double())),
+        )
+    )
+    return [
+        Figure("distance-truth", squared, "squared L2", "down", notes),
+        Figure("cosine-truth", turned / 2, "1 - cosine", "down", notes),
+    ]
 
 
 def squared_distances(features: Tensor, others: Tensor) -> Tensor:

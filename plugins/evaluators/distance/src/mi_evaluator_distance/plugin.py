@@ -15,9 +15,9 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
         EvaluatorSpec(
             name="distance",
             target="mi_evaluator_distance.evaluator:DistanceEvaluator",
-            summary="Distance to the nearest private sample of the class, beside the nearest public sample",
+            summary="Distance to the nearest private sample of the class, or to the very one, beside public samples",
             modality=ANY,
-            goals=("class",),
+            goals=("class", "instance"),
             needs=("evaluator-model", "private"),
             default=True,
             status="verified",

@@ -6,6 +6,7 @@ from typing import Any
 
 from mi_image.classifiers import ImageClassifier, ResNet18, SmallCnn, SmallResNet, Vgg16Bn
 from mi_image.face_networks import Ir50, Ir152
+from mi_image.transformer import SmallTransformer
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 
@@ -18,6 +19,11 @@ def small_cnn(n_classes: int, input_spec: InputSpec, **arguments: Any) -> ImageC
 def small_resnet(n_classes: int, input_spec: InputSpec, **arguments: Any) -> ImageClassifier:
     """Build `SmallResNet`."""
     return _build(SmallResNet, n_classes, input_spec, arguments)
+
+
+def small_transformer(n_classes: int, input_spec: InputSpec, **arguments: Any) -> ImageClassifier:
+    """Build `SmallTransformer`."""
+    return _build(SmallTransformer, n_classes, input_spec, arguments)
 
 
 def resnet18(n_classes: int, input_spec: InputSpec, **arguments: Any) -> ImageClassifier:

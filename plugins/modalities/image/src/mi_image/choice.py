@@ -1,4 +1,4 @@
-"""Reading a selection of classes, such as ``0-4,7`` or ``cat,dog``."""
+"""Reading a selection of classes, such as ``0-4,7`` or ``cat,dog``, or of single images."""
 
 from __future__ import annotations
 
@@ -34,18 +34,41 @@ def read_choice(
     return list(dict.fromkeys(labels))
 
 
+def read_rows(choice: str, n: int, *, option: str = "--classes") -> list[int]:
+    """Return the rows of n images that ``choice`` names (``0-9,12``), in its order and each once; ``all`` are all.
+
+    Raises: UsageError when a part is no row or range of rows, or out of range.
+    """
+    if choice.strip() == ALL:
+        return list(range(n))
+    rows: list[int] = []
+    for part in (text.strip() for text in choice.split(",")):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise UsageError(f"{option} {part}: no number of an image, nor a range of them", hint="such as 0-9,12")
+        rows += _range_of(match, n, option, UsageError, f"{n} private images, counted from 0")
+    return list(dict.fromkeys(rows))
+
+
 def _read_part(part: str, classes: Sequence[str], option: str, error: type[MiError]) -> Sequence[int]:
     match = _RANGE.fullmatch(part)
     if match is None:
         return [_label_of(part, classes, option, error)]
+    return _range_of(match, len(classes), option, error, f"{len(classes)} classes", _listing(classes))
+
+
+def _range_of(
+    match: re.Match[str], n: int, option: str, error: type[MiError], whole: str, hint: str | None = None
+) -> Sequence[int]:
+    """Return the numbers of a range that must lie below n; ``whole`` says in an error what there is."""
     try:
         first, last = int(match[1]), int(match[2] or match[1])
     except ValueError:  # more digits than Python converts
-        first = last = len(classes)
+        first = last = n
     if first > last:
-        raise error(f"{option} {part}: a range goes upwards", hint=f"{last}-{first}")
-    if last >= len(classes):
-        raise error(f"{option} {part} on {len(classes)} classes", hint=_listing(classes))
+        raise error(f"{option} {match[0]}: a range goes upwards", hint=f"{last}-{first}")
+    if last >= n:
+        raise error(f"{option} {match[0]} on {whole}", hint=hint)
     return range(first, last + 1)
 
 

@@ -1,8 +1,8 @@
-"""DCGAN generator and the two critics of the GMI line of attacks, for 32, 64, 128 and 256 px.
+"""DCGAN generator and the two critics of the GMI line of attacks, for squares of 8 to 256 px.
 
 The 64 px networks are those of GMI (Zhang et al., CVPR 2020) and KED-MI (Chen et al., ICCV 2021), which
-LOMMA, BREP-MI and RLB-MI reuse; 32 px drops the widest stage (GMI's MNIST variant), 128 and 256 px add stages
-of the narrowest width.
+LOMMA, BREP-MI and RLB-MI reuse; 32 px drops the widest stage (GMI's MNIST variant), 16 and 8 px the next ones,
+128 and 256 px add stages of the narrowest width.
 All work in the canonical range: images are in [0, 1]. The generator holds batch normalisation: train it with
 batch statistics, attack with ``eval()``, or a picture depends on the others of its batch. Weights keep
 torch's default initialisation, as in the authors' code.
@@ -20,7 +20,7 @@ _BASE = 4  # height and width of the smallest map
 
 def _doublings(size: int, name: str) -> int:
     """Return how many doublings lead from 4 px to ``size``; raise ValueError for another size."""
-    supported = {32: 3, 64: 4, 128: 5, 256: 6}
+    supported = {8: 1, 16: 2, 32: 3, 64: 4, 128: 5, 256: 6}
     if size not in supported:
         raise ValueError(f"{name}: size={size}; it exists for {sorted(supported)} px: resize the images to one of them")
     return supported[size]
@@ -43,9 +43,10 @@ class DcganGenerator(nn.Module):
 
     Args:
         latent_dim: length of z (100 in the papers).
-        size: 32, 64, 128 or 256 px.
+        size: 8, 16, 32, 64, 128 or 256 px.
         channels: colour channels of the images.
-        width: channels of the last hidden stage; the first has 8 times as many (4 times at 32 px).
+        width: channels of the last hidden stage; the first has 8 times as many (4, 2, 1 times at 32, 16,
+            8 px).
 
     Raises:
         ValueError: another size, or (in ``forward``) latents of another shape.
@@ -84,9 +85,9 @@ class WganCritic(nn.Module):
     (NeurIPS 2017, section 4) needs a score that depends on its own image only.
 
     Args:
-        size: 32, 64, 128 or 256 px.
+        size: 8, 16, 32, 64, 128 or 256 px.
         channels: colour channels of the images.
-        width: channels of the first stage; the last has 8 times as many (4 times at 32 px).
+        width: channels of the first stage; the last has 8 times as many (4, 2, 1 times at 32, 16, 8 px).
 
     Raises:
         ValueError: another size, or (in ``forward``) images of another shape.
@@ -150,10 +151,10 @@ class KedCritic(nn.Module):
 
     Args:
         n_classes: classes of the target that the critic imitates.
-        size: 32, 64, 128 or 256 px.
+        size: 8, 16, 32, 64, 128 or 256 px.
         channels: colour channels of the images.
         width: channels of the first stage; from the third on there are 4 times as many (4096 features in the
-            paper).
+            paper; 2048 at 16 px).
         n_kernels, kernel_dim: see ``MinibatchDiscrimination``.
 
     Raises:

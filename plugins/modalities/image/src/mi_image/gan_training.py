@@ -14,11 +14,10 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,33 +25,11 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from mi_image.augment import Augmentation
-from micore.runtime import Runtime
+from mi_image.gan_steps import Source, as_float, copied, descend, frozen_copy, moments, restore, train_gan
+
+__all__ = ["ConditionalGanTraining", "GanSettings", "Guidance", "Source", "critic_loss", "train_gan"]
 
 Guidance = Callable[[Tensor, Tensor], Tensor]
-
-
-class Source(Protocol):
-    """What training needs of a random source; `micore.runtime.Random` has it."""
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Return float32 numbers ~ N(0, 1)."""
-        ...
-
-    def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """Return float32 numbers in [0, 1)."""
-        ...
-
-    def integers(self, high: int, shape: tuple[int, ...]) -> Tensor:
-        """Return int64 numbers in [0, high)."""
-        ...
-
-    def state(self) -> Tensor:
-        """Return where the stream is."""
-        ...
-
-    def load(self, state: Tensor) -> None:
-        """Continue the stream from there."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -116,7 +93,7 @@ class ConditionalGanTraining:
     @property
     def result(self) -> nn.Module:
         """A copy of the generator to attack with, in eval mode and without gradients."""
-        return copy.deepcopy(self.generator).eval().requires_grad_(False)
+        return frozen_copy(self.generator)
 
     def _step_critic(self) -> Tensor:
         real, real_labels = self._draw_real()
@@ -126,7 +103,7 @@ class ConditionalGanTraining:
         with self.autocast():
             real_scores, scores = self.critic(images, torch.cat([real_labels, labels])).chunk(2)
         loss = critic_loss(real_scores, scores)
-        _descend(self.critic_adam, self.critic, loss)
+        descend(self.critic_adam, self.critic, loss)
         return loss.detach()
 
     def _step_generator(self) -> dict[str, Tensor]:
@@ -134,15 +111,13 @@ class ConditionalGanTraining:
             images, labels = self._generate()
             realism = -self.critic(images, labels).mean()
         identity = self._identity_loss(images, labels)
-        _descend(self.generator_adam, self.generator, realism + self.settings.guidance_weight * identity)
+        descend(self.generator_adam, self.generator, realism + self.settings.guidance_weight * identity)
         return {"generator": realism.detach(), "identity": identity.detach()}
 
     def _draw_real(self) -> tuple[Tensor, Tensor]:
         """Draw (image, pseudo label) pairs uniformly; images get the dequantisation noise U(0, 1/256)."""
         drawn = self.rng.integers(self.members.numel(), (self.settings.batch_size,))
-        images = self.images[self.members.flatten()[drawn]]
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
+        images = as_float(self.images[self.members.flatten()[drawn]])
         noise = self.rng.uniform(tuple(images.shape)) * self.settings.dequantisation
         return images + noise, drawn // self.members.shape[1]
 
@@ -165,9 +140,9 @@ class ConditionalGanTraining:
         """Return a copy of everything that changes, and the members, as nested dicts of tensors and ints."""
         networks = {"generator": self.generator, "critic": self.critic}
         return {
-            "networks": {name: _copy(network.state_dict()) for name, network in networks.items()},
-            "generator_adam": _moments(self.generator_adam),
-            "critic_adam": _moments(self.critic_adam),
+            "networks": {name: copied(network.state_dict()) for name, network in networks.items()},
+            "generator_adam": moments(self.generator_adam),
+            "critic_adam": moments(self.critic_adam),
             "random": self.rng.state(),
             "members": self.members,
             "iteration": self.iteration,
@@ -177,50 +152,8 @@ class ConditionalGanTraining:
         """Continue from what `state` returned."""
         self.generator.load_state_dict(state["networks"]["generator"])
         self.critic.load_state_dict(state["networks"]["critic"])
-        _restore(self.generator_adam, state["generator_adam"])
-        _restore(self.critic_adam, state["critic_adam"])
+        restore(self.generator_adam, state["generator_adam"])
+        restore(self.critic_adam, state["critic_adam"])
         self.rng.load(state["random"])
         self.members = state["members"].to(self.members.device)
         self.iteration = int(state["iteration"])
-
-
-def train_gan(
-    training: ConditionalGanTraining,
-    iterations: int,
-    runtime: Runtime,
-    description: str,
-    saved: dict[str, Any] | None = None,
-) -> None:
-    """Train to ``iterations`` generator steps in all, from a ``saved`` state if there is one.
-
-    The state is offered as a checkpoint at each step; the caller loads it (``runtime.checkpoints.load()``),
-    once, because loading also takes over what the adversary had spent.
-    """
-    if saved is not None:
-        training.load(saved)
-    with runtime.progress.track(description, iterations) as report:
-        while training.iteration < iterations:
-            training.step()
-            report(training.iteration)
-            runtime.checkpoints.offer(training.state)
-
-
-def _descend(adam: Adam, network: nn.Module, loss: Tensor) -> None:
-    """Take one step on `network` alone: the other networks' parameters get no gradient."""
-    parameters = list(network.parameters())
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    adam.step()
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def _moments(adam: Adam) -> dict[str, dict[str, Tensor]]:
-    return {str(index): _copy(entry) for index, entry in adam.state_dict()["state"].items()}
-
-
-def _restore(adam: Adam, moments: dict[str, dict[str, Tensor]]) -> None:
-    state = {int(index): _copy(entry) for index, entry in moments.items()}
-    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from mi_image.adapter import ImageAdapter
 from mi_image.choice import read_choice
+from mi_image.instances import instance_cases, instance_floors, instance_truths
 from mi_image.jitter import STRENGTHS
 from mi_image.overlap import measure_overlap
 from mi_image.previews import export_grids, html
-from micore.contracts import Case, Dataset
+from micore.contracts import Case, Dataset, Reconstruction, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
 from micore.runtime import Random
@@ -36,15 +37,27 @@ class ImageModality:
         return ImageAdapter(spec)
 
     def cases(
-        self, goal: str, dataset: Dataset | None, bundle_classes: Sequence[str], choice: str | None
+        self,
+        goal: str,
+        dataset: Dataset | None,
+        bundle_classes: Sequence[str],
+        choice: str | None,
+        evidence: str | None = None,
     ) -> list[Case]:
-        """Return one case per chosen class of the target: ``0-4,7``, ``cat,dog`` or ``all`` (as None).
+        """Return what a run of this goal attacks.
 
-        Raises: UsageError when the goal is not ``class``, the classes are unknown, or the choice does not fit
-        them.
+        class: one case per chosen class of the target, ``0-4,7``, ``cat,dog`` or ``all`` (as None).
+        instance: one case per chosen private image, ``0-9,12`` or ``all``; None: `instances.SPREAD` of them. Each
+        holds its image corrupted by ``evidence``, a kind of `corruptions.KINDS`; None: the first.
+
+        Raises: UsageError when the goal is another, the classes are unknown, or choice or evidence do not fit.
         """
+        if goal == "instance":
+            return instance_cases(dataset, choice, evidence)
         if goal != "class":
-            raise UsageError(f"goal {goal!r} is not there for images", hint="class")
+            raise UsageError(f"goal {goal!r} is not there for images", hint="class or instance")
+        if evidence is not None:
+            raise UsageError(f"--evidence {evidence}: goal 'class' has no evidence", hint="leave it out")
         classes = tuple(bundle_classes) or (dataset.classes if dataset is not None else ())
         if not classes:
             raise UsageError("the target does not say what its classes are", hint="give the data set it was trained on")
@@ -87,8 +100,16 @@ class ImageModality:
         """Return a self-contained HTML fragment that shows up to ``limit`` images."""
         return html(samples, limit)
 
-    def toy(self) -> ToySetting:
-        """Return the planted problem that conformance checks attack and defend."""
-        from mi_image.toy import image_toy
+    def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
+        """Return the private image behind each case of goal ``instance`` and its class, by case id."""
+        return instance_truths(cases, dataset)
 
-        return image_toy()
+    def floors(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Sequence[Reconstruction]]:
+        """Return ``evidence``, the corrupted images, and ``nearest-public``, completions by public images."""
+        return instance_floors(cases, dataset)
+
+    def toy(self) -> list[ToySetting]:
+        """Return the planted problems that conformance checks attack and defend: classes, then instances."""
+        from mi_image.toy import image_toy, masked_toy
+
+        return [image_toy(), masked_toy()]

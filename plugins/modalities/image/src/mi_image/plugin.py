@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from micore.hookspecs import hookimpl
 from micore.specs import DatasetSpec, ModalitySpec, ModelSpec
 
-JUDGES = ("small-cnn", "small-resnet")
+JUDGES = ("small-cnn", "small-resnet", "small-transformer")
 """Quick networks that judge each other's inversions when the user gives no evaluator model."""
 
 
@@ -44,6 +44,12 @@ def mi_models() -> Iterable[ModelSpec]:
     return [
         _model("small-cnn", "small_cnn", "Four plain convolutions; trains in seconds on a CPU (28 to 64 px)"),
         _model("small-resnet", "small_resnet", "Compact pre-activation residual network; judges small-cnn well"),
+        _model(
+            "small-transformer",
+            "small_transformer",
+            "Small transformer over convolutional tokens; a second judge",
+            "Hassani et al., arXiv:2104.05704",
+        ),
         _model("resnet18", "resnet18", "ResNet-18; 3x3 stem up to 64 px", "He et al., CVPR 2016"),
         _model("vgg16-bn", "vgg16_bn", "VGG-16 with the GMI line's head", "Simonyan & Zisserman, ICLR 2015"),
         _model("ir50", "ir50", "IR-50, the GMI line's face.evoLVe target", "Deng et al., CVPR 2019"),

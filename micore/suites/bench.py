@@ -1,0 +1,240 @@
+"""Running a suite, row by row; what is there already is kept, and what was stopped goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from micore.errors import Interrupted, MiError, RunError
+from micore.files import read_json, require_writable, write_json
+from micore.registry import Registry
+from micore.runtime import Progress
+from micore.suites.checks import check_suite
+from micore.suites.commands import (
+    RUN,
+    Machine,
+    attack_arguments,
+    evaluate_arguments,
+    resume_arguments,
+    train_arguments,
+)
+from micore.suites.pages import check_page, write_pages
+from micore.suites.processes import Outcome, call, only_one
+from micore.suites.results import collect
+from micore.suites.rows import Precision, RowPlan, Settings, TargetPlan, differences, plan_rows, select
+from micore.suites.suite import Suite, load_suite
+
+ROW_SCHEMA = "micore.bench-row/1"
+TARGET_SCHEMA = "micore.bench-target/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a suite is run.
+
+    only: names or patterns of rows; page: a Markdown page to put the tables into; renew: make rows anew whose
+    entries have changed.
+    """
+
+    only: Sequence[str] = ()
+    machine: Machine = field(default_factory=Machine)
+    arithmetic: Precision = field(default_factory=Precision)
+    page: Path | None = None
+    renew: bool = False
+
+
+def run_suite(
+    registry: Registry,
+    path: Path,
+    place: Path,
+    options: Options | None = None,
+    *,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Run the rows of a suite that are not finished, write the tables and return their document.
+
+    A row that fails is a row with its reason; it does not raise.
+
+    Raises: MiError before anything runs, when the suite or what is in ``place`` does not fit; Interrupted.
+    """
+    options = options or Options()
+    suite = load_suite(path)
+    check_suite(registry, path, suite)
+    rows = plan_rows(suite, options.arithmetic)
+    chosen = select(rows, options.only)
+    if options.page is not None:
+        check_page(options.page, suite.name)
+    require_writable(place / "bench.json")
+    with only_one(place) as held:
+        bench = _Bench(suite=suite, path=path, place=place, options=options, rows=rows, held=held, say=say)
+        bench.check_unchanged(chosen)
+        bench.run(chosen, progress or Progress())
+        return bench.conclude(finished=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    suite: Suite
+    path: Path
+    place: Path
+    options: Options
+    rows: Sequence[RowPlan]
+    held: int | None
+    say: Callable[[str], None]
+
+    def check_unchanged(self, chosen: Sequence[RowPlan]) -> None:
+        """Check that finished and half-finished rows are those that the suite asks for; forget others, if asked to."""
+        changed = {row.name: found for row in chosen if (found := self._changes(row))}
+        if changed and not self.options.renew:
+            name, found = next(iter(changed.items()))
+            more = f", and {len(changed) - 1} more rows" if len(changed) > 1 else ""
+            raise RunError(
+                f"row {name} was begun with other settings ({'; '.join(found)}){more}",
+                hint="--renew makes such rows anew and forgets the old ones; or choose another -o",
+            )
+        for row in chosen:
+            if row.name in changed:
+                self._forget(row)
+
+    def _changes(self, row: RowPlan) -> list[str]:
+        """Name what has changed, of the target or the row, besides the judges: a run can be judged again."""
+        target = _record(_note(row.target.file(self.place)), TARGET_SCHEMA)
+        record = _record(row.folder(self.place) / "row.json", ROW_SCHEMA)
+        known = {"target": target["settings"]} if target else {}
+        known |= {key: value for key, value in record["settings"].items() if key != "judging"} if record else {}
+        return differences(known, {key: row.all_settings[key] for key in known})
+
+    def _forget(self, row: RowPlan) -> None:
+        self.say(f"{row.name}: its settings have changed, it is made anew")
+        shutil.rmtree(row.folder(self.place), ignore_errors=True)
+
+    # rows ---------------------------------------------------------------------------------------------
+
+    def run(self, chosen: Sequence[RowPlan], progress: Progress) -> None:
+        """Run rows in turn, and keep the tables up to date."""
+        with progress.track(f"benchmark {self.suite.name}", len(chosen)) as report:
+            for index, row in enumerate(chosen):
+                try:
+                    self._run_row(row, f"[{index + 1}/{len(chosen)}] {row.name}")
+                except KeyboardInterrupt as stop:
+                    self.conclude(finished=False)
+                    raise Interrupted(
+                        f"interrupted at {row.name}; what is done is kept in {self.place}",
+                        hint="the same command continues",
+                    ) from stop
+                self.conclude(finished=False)
+                report(index + 1)
+
+    def _run_row(self, row: RowPlan, title: str) -> None:
+        record = self._started(row)
+        if self._is_finished(record, row):
+            self.say(f"{title}: is there already")
+            return
+        record |= {"status": "begun", "error": None}
+        self._write(row, record)
+        outcome = self._train(row.target, title) or self._attack(row, record, title)
+        status = "finished" if outcome.error is None else "failed"
+        record |= {
+            "status": status, "error": outcome.error, "exit_code": outcome.code,
+            "seconds": round(record["seconds"] + outcome.seconds, 2),
+        }  # fmt: skip
+        self._write(row, record)
+        self.say(f"{title}: {outcome.error or f'finished in {outcome.seconds:.0f} s'}")
+
+    def _is_finished(self, record: Mapping[str, Any], row: RowPlan) -> bool:
+        there = (row.folder(self.place) / RUN / "report.json").exists()
+        return there and record.get("status") == "finished" and record["settings"]["judging"] == row.judging
+
+    def _started(self, row: RowPlan) -> dict[str, Any]:
+        """Return what is known of a row, or the record of a new one."""
+        known = _record(row.folder(self.place) / "row.json", ROW_SCHEMA)
+        new = {"schema": ROW_SCHEMA, "name": row.name, "settings": row.all_settings, "seconds": 0.0}
+        return known or new
+
+    def _write(self, row: RowPlan, record: dict[str, Any]) -> None:
+        write_json(row.folder(self.place) / "row.json", record)
+
+    def _attack(self, row: RowPlan, record: dict[str, Any], title: str) -> Outcome:
+        """Attack or go on, then judge again if the suite asks for other judges than the run did."""
+        run, machine = row.folder(self.place) / RUN, self.options.machine
+        outcome = Outcome(code=0, seconds=0.0, error=None)
+        if _status(run) != "finished":
+            begun = (run / "run.json").exists()
+            self.say(f"{title}: {'goes on' if begun else 'attacking'}")
+            if not begun:
+                shutil.rmtree(run, ignore_errors=True)
+                self._remember(row, record, row.judging)
+            arguments = resume_arguments(row, self.place) if begun else attack_arguments(row, self.place, machine)
+            outcome = self._call(row, arguments)
+        if outcome.error is None and record["settings"]["judging"] != row.judging:
+            self.say(f"{title}: judging again")
+            judged = self._call(row, evaluate_arguments(row, self.place, machine))
+            outcome = Outcome(code=judged.code, seconds=outcome.seconds + judged.seconds, error=judged.error)
+            if judged.error is None:
+                self._remember(row, record, row.judging)
+        return outcome
+
+    def _remember(self, row: RowPlan, record: dict[str, Any], judging: Settings) -> None:
+        """Note how the row's run is judged."""
+        record["settings"] = {**record["settings"], "judging": judging}
+        self._write(row, record)
+
+    def _call(self, row: RowPlan, arguments: Sequence[str]) -> Outcome:
+        return call(arguments, row.folder(self.place) / "log.txt", self.held)
+
+    # targets ------------------------------------------------------------------------------------------
+
+    def _train(self, target: TargetPlan, title: str) -> Outcome | None:
+        """Train a target unless it is there; return how that failed, if it did."""
+        file = target.file(self.place)
+        note = _note(file)
+        record = _record(note, TARGET_SCHEMA)
+        if file.exists() and record is not None and record["settings"] == target.settings:
+            return None
+        file.unlink(missing_ok=True)
+        write_json(note, {"schema": TARGET_SCHEMA, "name": target.name, "settings": target.settings})
+        self.say(f"{title}: training the target")
+        arguments = train_arguments(target, self.place, self.options.machine)
+        outcome = call(arguments, file.with_suffix(".log"), self.held)
+        if outcome.error is None:
+            return None
+        return Outcome(code=outcome.code, seconds=0.0, error=f"the target was not trained: {outcome.error}")
+
+    # tables -------------------------------------------------------------------------------------------
+
+    def conclude(self, *, finished: bool) -> dict[str, Any]:
+        """Write the tables of all rows, run now or earlier, and at the end the page; return their document."""
+        document = collect(self.suite, self.path, self.place, self.rows, self.options.only, self.options.machine)
+        write_pages(self.place, document, self.options.page if finished else None)
+        return document
+
+
+def _note(bundle: Path) -> Path:
+    """Return where the settings of a target are kept."""
+    return bundle.with_suffix(".json")
+
+
+def _record(path: Path, schema: str) -> dict[str, Any] | None:
+    """Return what an earlier call noted, None when there was none.
+
+    Raises: RunError when it is damaged.
+    """
+    if not path.exists():
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != schema:
+        raise RunError(f"{path} is not of schema {schema}", hint="choose another -o")
+    return record
+
+
+def _status(run: Path) -> str | None:
+    """Return the status of a run, None when it is not there or cannot be read: then `mi resume` says why."""
+    try:
+        document = read_json(run / "run.json")
+    except MiError:
+        return None
+    return document.get("status") if isinstance(document, dict) else None

@@ -1,0 +1,82 @@
+"""Checking a suite against the installed plugins, so that no row fails after hours for a typing error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from micore.artifacts import PluginUse
+from micore.configs import make_config, parse_use, preset_config
+from micore.errors import MiError, RuntimeUnavailable, UsageError
+from micore.kit.training import TrainingConfig
+from micore.registry import Registry
+from micore.runs.evaluation import chosen_evaluators
+from micore.runs.session import attack_spec
+from micore.runtime import PRECISIONS
+from micore.specs import ANY
+from micore.suites.suite import AttackEntry, DefenseEntry, Suite, TargetEntry
+from micore.threat import Access
+
+
+def check_suite(registry: Registry, path: Path, suite: Suite) -> None:
+    """Check every name and setting that can be checked without data and targets.
+
+    Raises: MiError that names the file and the entry, of the class that `mi train` or `mi attack` would raise.
+    """
+    for target in suite.targets:
+        with _told(path, "target", target.name):
+            _check_target(registry, target)
+    for defense in suite.defenses:
+        with _told(path, "defense", defense.name):
+            _check_defense(registry, defense)
+    for attack in suite.attacks:
+        with _told(path, "attack", attack.label):
+            _check_attack(registry, suite, attack)
+
+
+@contextmanager
+def _told(path: Path, kind: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except MiError as error:
+        raise type(error)(f"{path}, [[{kind}]] {name!r}: {error.message}", hint=error.hint) from error
+
+
+def _check_target(registry: Registry, target: TargetEntry) -> None:
+    registry.find("dataset", target.data.partition(":")[0])
+    name, _ = parse_use(target.model)
+    registry.find("model", name)
+    make_config(TrainingConfig, dict(target.training), "training")
+    _check_precision(target.precision)
+
+
+def _check_defense(registry: Registry, defense: DefenseEntry) -> None:
+    for text in defense.uses:
+        name, config = parse_use(text)
+        kind = registry.load(registry.find("defense", name))
+        make_config(kind.Config, config, f"defense {name!r}")
+
+
+def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None:
+    entry = registry.find("attack", attack.plugin)
+    spec, kind = attack_spec(entry), registry.load(entry)
+    preset_config(kind, attack.preset, attack.options, f"attack {spec.name!r}")
+    _check_precision(attack.precision)
+    if attack.access is not None and Access.parse(attack.access) < spec.access:
+        raise UsageError(f"attack {spec.name!r} needs {spec.access.label} access, not {attack.access}")
+    uses = [PluginUse(name=name, config=config) for name, config in map(parse_use, attack.evaluators or ())]
+    chosen_evaluators(registry, spec.modality, spec.goal, uses)
+    for target in suite.targets:
+        if attack.targets is None or target.name in attack.targets:
+            modality = registry.find("dataset", target.data.partition(":")[0]).spec.modality  # type: ignore[attr-defined]
+            if modality not in (spec.modality, ANY):
+                raise UsageError(
+                    f"attack {spec.name!r} is for modality {spec.modality}; target {target.name!r} is {modality}",
+                    hint="name the targets that it fits: targets = [...]",
+                )
+
+
+def _check_precision(precision: str | None) -> None:
+    if precision is not None and precision not in PRECISIONS:
+        raise RuntimeUnavailable(f"unknown precision {precision!r}", hint="one of " + ", ".join(PRECISIONS))

@@ -1,0 +1,28 @@
+"""The tables of a benchmark as one HTML file: no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from micore import __version__, report
+from micore.suites import texts
+
+
+def to_html(document: Mapping[str, Any]) -> str:
+    """Render the document of a benchmark."""
+    return _template().render(bench=document, texts=texts, version=__version__)
+
+
+@cache
+def _template() -> Template:
+    places = [Path(__file__).parent, Path(report.__file__).parent]  # the style is that of reports
+    environment = Environment(
+        loader=FileSystemLoader(places), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("bench.html.j2")

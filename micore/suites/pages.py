@@ -1,0 +1,128 @@
+"""The tables of a benchmark: JSON, Markdown, one HTML file, and a part of a Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from micore.errors import UsageError
+from micore.files import write_json, write_text
+from micore.report.markdown import escape
+from micore.suites.texts import (
+    CAPTION,
+    SEEDS_CAPTION,
+    figure_lines,
+    judge_rows,
+    machine_lines,
+    row_cells,
+    row_columns,
+    seed_cells,
+    seed_columns,
+    status_text,
+    version_line,
+)
+
+Document = Mapping[str, Any]
+
+
+def write_pages(place: Path, document: Document, page: Path | None = None) -> None:
+    """Write ``bench.json``, ``bench.md`` and ``bench.html``, and the tables into a page, each atomically.
+
+    Raises: StorageError; UsageError when the page lacks its markers.
+    """
+    from micore.suites.html import to_html
+
+    write_json(place / "bench.json", document)
+    write_text(place / "bench.md", to_markdown(document))
+    write_text(place / "bench.html", to_html(document))
+    if page is not None:
+        write_text(page, _with_part(page, document["name"], _part(document)))
+
+
+# Markdown --------------------------------------------------------------------------------------------
+
+
+def to_markdown(document: Document) -> str:
+    """Render everything but the samples."""
+    lines = dict.fromkeys(row[kind] for row in document["rows"] for kind in ("train_command", "command"))
+    commands = "\n".join(f"    {line}" for line in lines)
+    return f"# Benchmark {document['name']}\n\n{_part(document)}\n\n## Commands of the rows\n\n{commands}\n"
+
+
+def _part(document: Document) -> str:
+    """Return the tables and the circumstances, without a heading."""
+    return "\n\n".join(_blocks(document))
+
+
+def _blocks(document: Document) -> Iterator[str]:
+    figures = document["columns"]
+    yield _table(row_columns(figures), (row_cells(row, figures, _figure) for row in document["rows"]))
+    yield CAPTION
+    if document["seeds"]:
+        yield _table(seed_columns(figures), (seed_cells(row, figures) for row in document["seeds"]))
+        yield SEEDS_CAPTION
+    failed = [f"- {escape(row['name'])}: {escape(status_text(row))}" for row in document["rows"] if row["error"]]
+    if failed:
+        yield "Rows that failed:\n\n" + "\n".join(failed)
+    judges = judge_rows(document)
+    if judges:
+        yield _table(("judged target", "judge", "architecture", "identity", "held-out accuracy"), judges)
+    yield f"Command: `{document['command']}`."
+    yield f"Machine: {escape('; '.join(machine_lines(document)) or 'unknown')}."
+    yield f"Versions: {escape(version_line(document) or 'unknown')}."
+
+
+def _table(columns: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for cells in rows:
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+class Marked(str):
+    """A cell that is Markdown already."""
+
+    __slots__ = ()
+
+
+def _cell(text: str) -> str:
+    return text if isinstance(text, Marked) else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    """Escape a text; brackets of intervals are left alone, since no cell has a bracket before a parenthesis."""
+    return escape(text).replace("\\[", "[").replace("\\]", "]")
+
+
+def _figure(figure: Document | None) -> str:
+    """Write a figure: bold where it beats every floor, its floors and its ceiling below."""
+    if figure is None:
+        return ""
+    first, *others = map(_escaped, figure_lines(figure))
+    return Marked("<br>".join([f"**{first}**" if figure["beats_floor"] else first, *others]))
+
+
+# part of a page ----------------------------------------------------------------------------------------
+
+
+def check_page(page: Path, name: str) -> None:
+    """Check before anything runs that a page has the markers of a suite.
+
+    Raises: UsageError.
+    """
+    _with_part(page, name, "")
+
+
+def _with_part(page: Path, name: str, part: str) -> str:
+    """Return a page with what stands between the markers of a suite replaced."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the page {page} cannot be read: {error}", hint="give a Markdown file to --write") from error
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise UsageError(f"{page} has no place for the tables of {name}", hint=f"put `{begin}` and `{end}` into it")
+    return f"{before}{begin}\n{part}\n{end}{after}"

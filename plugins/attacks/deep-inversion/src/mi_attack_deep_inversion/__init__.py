@@ -1,0 +1,1 @@
+"""The attack DeepInversion: pixels with the statistics that batch normalisation remembers."""

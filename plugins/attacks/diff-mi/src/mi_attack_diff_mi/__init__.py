@@ -1,0 +1,1 @@
+"""The attack Diff-MI: model inversion through a target-specific conditional diffusion model."""

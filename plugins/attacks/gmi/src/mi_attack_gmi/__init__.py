@@ -1,0 +1,1 @@
+"""The attack GMI: generative model inversion, of classes and of masked images."""

@@ -1,0 +1,29 @@
+"""Entry point of the package; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from micore.hookspecs import hookimpl
+from micore.specs import AttackSpec
+from micore.threat import Access
+
+PAPER = "Zhang et al., CVPR 2020 (arXiv:1911.07135)"
+
+
+@hookimpl
+def mi_attacks() -> Iterable[AttackSpec]:
+    """Describe the attacks."""
+    return [
+        AttackSpec(
+            name="gmi",
+            target="mi_attack_gmi.attack:GenerativeInversion",
+            summary="GMI: a GAN of public images, then latents that look real to its critic and like the class",
+            paper=PAPER,
+            modality="image",
+            goal="class",
+            access=Access.WHITE_BOX,
+            needs=("public",),
+            status="verified",
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""The attack IF-GMI: intermediate features of a StyleGAN."""

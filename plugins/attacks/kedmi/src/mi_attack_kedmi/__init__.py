@@ -1,0 +1,1 @@
+"""The attack KED-MI: knowledge-enriched distributional model inversion."""

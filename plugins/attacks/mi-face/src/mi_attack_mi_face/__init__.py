@@ -1,0 +1,1 @@
+"""The attack MI-Face: gradient descent on pixels."""

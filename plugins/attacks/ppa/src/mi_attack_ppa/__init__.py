@@ -1,0 +1,1 @@
+"""The attack PPA: plug & play attacks."""

@@ -1,0 +1,1 @@
+"""How like the very image is what was recovered of it?."""

@@ -1,0 +1,188 @@
+"""What all attacks on a StyleGAN share: where the prior comes from, its candidate bank, and how codes are rendered.
+
+The prior is a file of the user's (`mi prior`) or is trained on the public images; the second is shared between
+attacks. Both are made without the target. The bank is then scored by the target and belongs to one preparation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor
+
+from mi_image.bank import BankSettings, CandidateBank, bare_scores, fill_bank
+from mi_image.prior_choice import stylegan_state
+from mi_image.stylegan2_training import StyleGanSettings
+from mi_image.stylegan_prior import StyleGanPrior, restore_stylegan
+from micore.contracts import Config, Prepared, Split
+from micore.errors import ConfigError, DataError
+from micore.files import file_digest
+from micore.kit.stages import Stages
+from micore.runtime import Random, Runtime
+from micore.target import Target
+
+__all__ = [
+    "PREPARE_FIELDS", "SMALL", "TINY", "StyleGround", "StylePriorConfig", "prepare_ground", "restore_ground",
+]  # fmt: skip
+
+PREPARE_FIELDS = frozenset(
+    {
+        "prior_digest", "latent_dim", "w_dim", "mapping_layers", "channel_base", "channel_max", "gan_iterations",
+        "gan_batch_size", "gan_learning_rate", "centre", "bank", "psi", "cutoff", "mirror",
+    }
+)  # fmt: skip
+"""The fields that a preparation depends on; of a prior's file its content, wherever it lies."""
+
+SMALL: Mapping[str, Any] = {
+    "latent_dim": 64, "w_dim": 64, "mapping_layers": 2, "channel_base": 1024, "channel_max": 64, "gan_iterations": 600,
+    "gan_batch_size": 32, "bank": 2000, "psi": 0.7, "cutoff": None, "mirror": False,
+}  # fmt: skip
+"""Values of ``default`` presets: a StyleGAN for small pictures that a CPU trains in minutes, the same for all attacks."""
+
+TINY: Mapping[str, Any] = {
+    "latent_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 256, "channel_max": 16, "gan_iterations": 40,
+    "gan_batch_size": 8, "bank": 64, "psi": 1.0, "cutoff": None, "mirror": False,
+}  # fmt: skip
+"""Values of ``smoke`` presets: only to try the plumbing."""
+
+
+class StylePriorConfig(Config):
+    """Settings of the prior and its bank; the defaults are those of PPA (CelebA) and of StyleGAN2-ADA's release."""
+
+    prior: str | None = Field(
+        None, description="file of a StyleGAN2 prior (`mi prior`); none: train one on the public images"
+    )
+    prior_digest: str | None = Field(
+        None, validate_default=True, description="hash of that file; filled in, and compared when a run goes on"
+    )
+    # the StyleGAN that is trained when there is no file
+    latent_dim: int = Field(512, ge=1, description="dimensions of z (release: 512)")
+    w_dim: int = Field(512, ge=1, description="dimensions of w (release: 512)")
+    mapping_layers: int = Field(8, ge=1, description="layers from z to w (release: 8)")
+    channel_base: int = Field(32768, ge=1, description="channels at r px are this / r (release: 32768)")
+    channel_max: int = Field(512, ge=1, description="but at most so many (release: 512)")
+    gan_iterations: int = Field(780_000, ge=1, description="generator steps (release: 25 million images)")
+    gan_batch_size: int = Field(32, ge=2, description="images of one GAN step (release: 32)")
+    gan_learning_rate: float = Field(2.5e-3, gt=0, description="of both networks' Adam (release: 0.0025)")
+    centre: float = Field(
+        1.0, gt=0, le=1, description="side of the central part of the prior's pictures that is used (FFHQ: 800/1024)"
+    )
+    # the candidate bank
+    bank: int = Field(5000, ge=1, description="candidates that the target scores once, for all classes")
+    psi: float = Field(0.5, ge=0, description="truncation of the candidates; 1: none")
+    cutoff: int | None = Field(None, ge=1, description="layers whose codes are truncated; none: all of them")
+    mirror: bool = Field(
+        False, description="score a candidate by its mirror image, too (twice the queries; not for digits or text)"
+    )
+
+    @field_validator("prior")
+    @classmethod
+    def _whole_path(cls, prior: str | None) -> str | None:
+        """Make the path absolute, so that a run can go on from any directory."""
+        return None if prior is None else str(Path(prior).absolute())
+
+    @field_validator("prior_digest")
+    @classmethod
+    def _same_file(cls, known: str | None, info: ValidationInfo) -> str | None:
+        """Fill in the hash, or compare it with the one that is given (by a manifest)."""
+        prior: str | None = info.data.get("prior")
+        if prior is None:
+            return None
+        if not Path(prior).is_file():
+            if known is not None:
+                return known  # a run whose preparation is kept does not need the file again
+            raise ConfigError(f"the prior {prior} is no file", hint="`mi prior train` or `mi prior convert` makes one")
+        found = file_digest(Path(prior))
+        if known is not None and known != found:
+            raise ConfigError(f"the prior {prior} is not the file that it was", hint="start a new run, or put it back")
+        return found
+
+    def gan_settings(self) -> StyleGanSettings:
+        """Return how a StyleGAN is trained."""
+        return StyleGanSettings(
+            latent_dim=self.latent_dim, w_dim=self.w_dim, mapping_layers=self.mapping_layers,
+            channel_base=self.channel_base, channel_max=self.channel_max, iterations=self.gan_iterations,
+            batch_size=self.gan_batch_size, learning_rate=self.gan_learning_rate,
+        )  # fmt: skip
+
+    def bank_settings(self) -> BankSettings:
+        """Return how the bank is filled."""
+        return BankSettings(size=self.bank, psi=self.psi, cutoff=self.cutoff, mirror=self.mirror)
+
+    @property
+    def bank_queries(self) -> int:
+        """What the bank costs: all that a preparation asks the target."""
+        return self.bank_settings().size * self.bank_settings().views
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleGround:
+    """A prior with its bank; also the `Prior` of a run's control, drawn as the candidates are.
+
+    centre: side of the part in the middle that is kept of each picture.
+    """
+
+    generator: StyleGanPrior
+    bank: CandidateBank
+    settings: BankSettings
+    centre: float
+
+    def render(self, ws: Tensor) -> Tensor:
+        """Return images (B, C, S, S) in [0, 1] of codes (B, w_dim), used in all layers, or (B, num_ws, w_dim)."""
+        return self.cut(self.generator.render(ws))
+
+    def cut(self, images: Tensor) -> Tensor:
+        """Return the central part of pictures."""
+        side = images.shape[-1]
+        kept = max(1, round(self.centre * side))
+        first = (side - kept) // 2
+        return images[..., first : first + kept, first : first + kept]
+
+    def sample(self, n: int, rng: Random) -> Tensor:
+        """Draw n images of the prior, truncated as the candidates are."""
+        return self.cut(self.generator.sample(n, rng, psi=self.settings.psi, cutoff=self.settings.cutoff))
+
+
+def prepare_ground(
+    config: StylePriorConfig, target: Target, public: Split | None, runtime: Runtime, attack: str
+) -> Prepared:
+    """Load or train the prior, then let the target score its candidates.
+
+    Raises: DataError without a file and public images; what is wrong with the file or the images.
+    """
+    images = None if public is None or not len(public) else public.take(torch.arange(len(public)))
+    if images is None and config.prior is None:
+        raise DataError(f"{attack} needs public images or a prior", hint="-p prior=FILE, see `mi prior`")
+    stages = Stages(runtime)
+    prior = stages.run("prior", lambda own: stylegan_state(config.prior, images, config.gan_settings(), own))
+    empty = CandidateBank(styles=torch.empty(0), scores=torch.empty(0))
+    ground = _ground(config, prior, empty, runtime)
+    bank = stages.run("bank", lambda own: _fill(ground, target, own).state())
+    return Prepared(state={"prior": prior, "bank": bank})
+
+
+def _fill(ground: StyleGround, target: Target, runtime: Runtime) -> CandidateBank:
+    return fill_bank(ground.generator, bare_scores(target), ground.settings, runtime, ground.cut)
+
+
+def restore_ground(config: StylePriorConfig, prepared: Prepared | None, runtime: Runtime, attack: str) -> StyleGround:
+    """Return what was prepared, on the run's device.
+
+    Raises: DataError when nothing was.
+    """
+    if prepared is None:
+        raise DataError(f"{attack} was not prepared")
+    bank = CandidateBank.restore(prepared.state["bank"], runtime)
+    return _ground(config, prepared.state["prior"], bank, runtime)
+
+
+def _ground(
+    config: StylePriorConfig, prior: Mapping[str, Any], bank: CandidateBank, runtime: Runtime
+) -> StyleGround:
+    generator = restore_stylegan(prior, runtime)
+    return StyleGround(generator=generator, bank=bank, settings=config.bank_settings(), centre=config.centre)
