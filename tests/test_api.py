@@ -81,6 +81,20 @@ def test_a_whole_story(plugins, target, tmp_path):
     assert Run.open(run.directory).manifest["status"] == "finished"
 
 
+def test_several_judges(plugins, target, tmp_path, monkeypatch):
+    from micore.runs import judges
+
+    monkeypatch.setattr(judges, "judge_training", lambda n: toys.QUICK)
+    run = api.attack(
+        "by-label", model=target, output=tmp_path / "run", evaluators=["judged"], judges=2, device="cpu",
+        registry=plugins,
+    )  # fmt: skip
+    assert run.manifest["request"]["judges"] == 2
+    assert len(run.judges()) == len({item.evaluator for item in run.measurements()}) == 2
+    assert len(api.evaluate(run.directory, evaluators=["judged"], judges=1, registry=plugins).judges()) == 1
+    assert len(api.evaluate(run.directory, evaluators=["judged"], registry=plugins).judges()) == 2
+
+
 def test_access_is_named_as_on_the_command_line(plugins, target, tmp_path):
     with pytest.raises(UsageError, match="unknown access 'root'"):
         api.attack("scripted", model=target, access="root", registry=plugins)

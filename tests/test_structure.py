@@ -35,7 +35,7 @@ BROAD = {
     "micore/cli/seam.py": 1,  # the top of the command line
     "micore/discovery.py": 1,  # loading a plugin
     "micore/registry.py": 3,  # loading a plugin, calling an observer
-    "micore/runs/runner.py": 1,  # an attack's own fault is a row
+    "micore/runs/sitting.py": 1,  # an attack's own fault is a row
     "micore/testing/attack_bench.py": 1,  # a plugin under check may do anything
     "micore/testing/report.py": 1,
 }

@@ -62,7 +62,7 @@ def evaluator_options(function: F) -> F:
     for option in (
         click.option(
             "--judges", type=click.IntRange(min=1), metavar="N",
-            help="Independent models that judge, each of another architecture. [default: 1]",
+            help="Independent models that judge, each of another architecture. [default: 1, or as the run was]",
         ),
         click.option(
             "--evaluator-model", metavar="BUNDLE", help="Independent model that judges. [default: one is trained]"

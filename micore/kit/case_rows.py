@@ -108,15 +108,15 @@ def score_rows(
 
 
 def confidences(
-    target: Target, images: Tensor, labels: Tensor, owners: Sequence[str], runtime: Runtime
+    target: Target, samples: Tensor, labels: Tensor, owners: Sequence[str], runtime: Runtime
 ) -> tuple[Tensor, bool]:
     """Return the target's probability of its label for each row (N,), and whether the budget was enough."""
 
-    def score(samples: Tensor, wanted: Tensor) -> Tensor:
-        logits: Tensor = target.module(samples)
+    def score(batch: Tensor, wanted: Tensor) -> Tensor:
+        logits: Tensor = target.module(batch)
         return logits.float().softmax(dim=1).gather(1, wanted[:, None])[:, 0]
 
-    return score_rows(score, runtime.tile, images, labels, ledger=target.ledger, owners=owners)
+    return score_rows(score, runtime.tile, samples, labels, ledger=target.ledger, owners=owners)
 
 
 def reconstructions(

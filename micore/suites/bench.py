@@ -11,7 +11,7 @@ from typing import Any
 from micore.errors import Interrupted, MiError, RunError
 from micore.files import read_json, require_writable, write_json
 from micore.registry import Registry
-from micore.runtime import Progress
+from micore.runtime import Progress, Runtime
 from micore.suites.checks import check_suite
 from micore.suites.commands import (
     RUN,
@@ -63,6 +63,7 @@ def run_suite(
     """
     options = options or Options()
     suite = load_suite(path)
+    Runtime.create(options.machine.device, options.arithmetic.name)  # raises when they are not there
     check_suite(registry, path, suite)
     rows = plan_rows(suite, options.arithmetic)
     chosen = select(rows, options.only)

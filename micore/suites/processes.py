@@ -63,7 +63,7 @@ def _appending(log: Path) -> Iterator[BinaryIO]:
 
 def _run(arguments: Sequence[str], output: int, held: int | None) -> int:
     process = subprocess.Popen(
-        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        [*PROGRAM, *arguments], env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         pass_fds=[held] if held is not None else (),
         process_group=0 if os.name == "posix" else None,  # Ctrl-C comes to us alone, and we pass it on once
     )  # fmt: skip
@@ -72,6 +72,13 @@ def _run(arguments: Sequence[str], output: int, held: int | None) -> int:
     except BaseException:
         _stop(process)
         raise
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment without what would set options of a row that the suite does not name."""
+    foreign = tuple(f"MI_{command}_" for command in ("TRAIN", "ATTACK", "EVALUATE", "RESUME"))
+    terminal = ("MI_COLOR", "MI_QUIET", "MI_VERBOSE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign) and name not in terminal}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

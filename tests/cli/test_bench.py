@@ -58,7 +58,7 @@ def test_rows_that_failed_set_the_exit_code(mi: Mi, suite: Path, pretended: Pret
     pretended.errors = {"--plugin by-label": "no luck"}
     result = mi("bench", str(suite), "-o", str(tmp_path / "out"))
     assert result.exit_code == CaseFailed.exit_code
-    assert "grids/none/by-label/0   failed" in result.stdout
+    assert ["grids/none/by-label/0", "failed", "-"] in [line.split()[:3] for line in result.stdout.splitlines()]
     assert "error: 1 of 3 rows failed; the first, grids/none/by-label/0: no luck" in result.stderr
     assert "hint: the same command tries them again" in result.stderr
     result = mi("bench", str(suite), "-o", str(tmp_path / "out"), "--only", "scripted")
@@ -190,8 +190,7 @@ def test_a_row_that_is_killed_does_not_stop_the_others_and_goes_on_later(real: A
     assert [line.split()[2] for line in log.read_text().splitlines() if line.startswith("$")] == ["attack", "resume"]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_benchmark_stops_its_row_cleanly_and_goes_on(real: Any, tmp_path: Path, how: int) -> None:
+def test_an_interrupted_benchmark_stops_its_row_cleanly_and_goes_on(real: Any, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("wait")
     process = real()
     deadline = time.monotonic() + 120
@@ -199,7 +198,7 @@ def test_an_interrupted_benchmark_stops_its_row_cleanly_and_goes_on(real: Any, t
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(how)
+    process.send_signal(signal.SIGINT)
     code, err, _ = finished(process)
     assert code == 130
     assert f"error: interrupted at {DYING}" in err

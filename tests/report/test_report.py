@@ -15,7 +15,7 @@ from micore.contracts import Measurement
 from micore.errors import StorageError, UsageError
 from micore.report import document, render, write_report
 from micore.report.command import attack_command
-from micore.report.figures import duration, number, plural
+from micore.report.figures import duration, number, plural, size
 from micore.report.findings import Finding
 from micore.report.glossary import explain
 from micore.report.markdown import escape, table
@@ -207,6 +207,60 @@ def test_an_evaluators_own_control_and_any_stored_control_are_floors(tmp_path: P
     assert row["floors"] == ["nearest-public", "random"]
     assert row["beats_floor"] is False
     assert "shows no leakage" in document(run)["headline"]["verdict"]
+
+
+# several judges, and what it cost -------------------------------------------------------------------
+
+
+def by_two(first: float, second: float) -> list[Measurement]:
+    """Return accuracies of two judges with one floor."""
+    return [
+        item
+        for evaluator, value in (("accuracy@1234", first), ("accuracy@5678", second))
+        for item in (
+            measurement("attack", value, (value - 0.05, value + 0.05), evaluator=evaluator),
+            measurement("prior-samples", 0.1, (0.05, 0.15), evaluator=evaluator),
+            measurement("holdout", 0.9, (0.85, 0.95), evaluator=evaluator),
+        )
+    ]
+
+
+def test_the_headline_gives_every_judge_and_warns_when_they_disagree(tmp_path: Path) -> None:
+    judges = {"evaluator-model": {**JUDGE["evaluator-model"], "identity": "1234"}}
+    judges["evaluator-model-2"] = {**judges["evaluator-model"], "identity": "5678", "model": "other-net"}
+    agreeing = make_run(tmp_path / "agreeing", measurements=by_two(0.6, 0.5), judges=judges)
+    text = everything(agreeing)
+    assert "accuracy@1 0.600" in document(agreeing)["headline"]["text"]
+    (other,) = document(agreeing)["headline"]["other_judges"]
+    assert other == (
+        "Judged by accuracy@5678: accuracy@1 0.500 [0.450, 0.550]; floor prior-samples 0.100 [0.050, 0.150]; "
+        "ceiling holdout 0.900 [0.850, 0.950]. Beats the floor: yes."
+    )
+    assert escape(other) in text
+    assert other in render(agreeing, "html").replace("&#39;", "'")
+    assert "- **its figures are marked**: @5678" in text
+    assert "disagree" not in warnings(agreeing)
+    torn = make_run(tmp_path / "torn", measurements=by_two(0.6, 0.12), judges=judges)
+    assert "Judges disagree on whether accuracy@1 beats its floors" in warnings(torn)
+
+
+def test_one_judge_has_no_others(run: Run) -> None:
+    assert document(run)["headline"]["other_judges"] == []
+
+
+def test_time_and_memory_are_told(tmp_path: Path) -> None:
+    content = manifest(timings={"attack_s": 90.0, "evaluate_s": 7.0})
+    content["peak_memory_bytes"] = {"process": 1_234_000_000, "accelerator": 56_000_000}
+    text = everything(make_run(tmp_path / "run", content))
+    assert "**attacking**: 90.0 s over 12 cases" in text
+    assert "**judging, training of judges included**: 7.0 s" in text
+    assert "**most memory held by preparing and attacking**: 1.23 GB of the process, 56 MB of the accelerator" in text
+
+
+def test_a_run_of_before_they_were_measured(run: Run) -> None:
+    text = everything(run)
+    assert "**attacking**: 18.0 s over 12 cases" in text
+    assert "**most memory held by preparing and attacking**: n/a" in text
 
 
 # odd runs -----------------------------------------------------------------------------------------
@@ -492,6 +546,10 @@ def test_the_command_is_read_back_as_the_same_request() -> None:
 )  # fmt: skip
 def test_numbers_are_short(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_amounts_of_memory() -> None:
+    assert [size(value) for value in (None, 0, 56_000_000, 1_234_000_000)] == ["n/a", "0 MB", "56 MB", "1.23 GB"]
 
 
 def test_durations_and_plurals() -> None:

@@ -182,3 +182,59 @@ def test_one_run_is_no_comparison(make: Make) -> None:
     for runs in ([run], [run, Run.open(run.directory)]):
         with pytest.raises(UsageError, match="two or more different runs"):
             compare(runs)
+
+
+# several judges -----------------------------------------------------------------------------------
+
+
+def judges_of(*identities: str) -> dict[str, Any]:
+    names = ["evaluator-model", "evaluator-model-2"]
+    plain = JUDGE["evaluator-model"]
+    return {
+        name: {**plain, "fingerprint": identity * 3, "identity": identity}
+        for name, identity in zip(names, identities, strict=False)
+    }
+
+
+def judged(tmp_path: Path, name: str, figures: dict[str, float]) -> Run:
+    items = [
+        item
+        for identity, value in figures.items()
+        for item in (
+            measurement("attack", value, (value - 0.05, value + 0.05), evaluator=f"accuracy@{identity}",
+                        per_case={f"class-{label}": value + label / 100 for label in range(12)}),
+            measurement("prior-samples", 0.1, (0.05, 0.15), evaluator=f"accuracy@{identity}"),
+        )
+    ]  # fmt: skip
+    return make_run(tmp_path / name, manifest(12), items, judges=judges_of(*figures))
+
+
+def test_figures_of_each_judge_are_compared_with_its_own(tmp_path: Path) -> None:
+    runs = judged(tmp_path, "a", {"1111": 0.6, "2222": 0.4}), judged(tmp_path, "b", {"1111": 0.7, "2222": 0.2})
+    found = compare(runs)
+    assert [row.evaluator for row in found.rows] == ["accuracy", "accuracy, judge 2"]
+    assert [entry.difference for row in found.rows if (entry := row.entries[1])] == [
+        pytest.approx(0.1), pytest.approx(-0.2),
+    ]  # fmt: skip
+    assert found.warnings == ()
+    assert len(found.statements) == 1
+
+
+def test_a_judge_is_found_again_in_another_place(tmp_path: Path) -> None:
+    runs = judged(tmp_path, "a", {"1111": 0.6, "2222": 0.4}), judged(tmp_path, "b", {"2222": 0.2, "3333": 0.9})
+    found = compare(runs)
+    second = next(row for row in found.rows if row.evaluator == "accuracy, judge 2")
+    assert second.entries[1] is not None
+    assert second.entries[1].value == 0.2
+    first = next(row for row in found.rows if row.evaluator == "accuracy")
+    assert first.entries[1] is not None
+    assert first.entries[1].value == 0.9
+    assert "judged by different models (evaluator-model)" in found.warnings[0]
+    assert "Evaluator accuracy had another identity" in found.warnings[1]
+
+
+def test_a_second_judge_of_one_run_only_has_nothing_to_compare_with(tmp_path: Path) -> None:
+    runs = judged(tmp_path, "a", {"1111": 0.6}), judged(tmp_path, "b", {"1111": 0.7, "2222": 0.2})
+    found = compare(runs)
+    assert [row.evaluator for row in found.rows] == ["accuracy"]
+    assert found.warnings == ()

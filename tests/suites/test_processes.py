@@ -69,6 +69,20 @@ def test_a_log_that_cannot_be_written(script: Path, tmp_path: Path) -> None:
         call(["attack"], tmp_path / "logs" / "log.txt")
 
 
+def test_options_from_the_environment_are_no_part_of_a_row(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MI_ATTACK_CLASSES", "MI_TRAIN_DEVICE", "MI_COLOR"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("MI_DATA_ROOT", "/data")
+    script.write_text("import os; print(sorted(name for name in os.environ if name.startswith('MI_')))")
+    call(["attack"], tmp_path / "log.txt")
+    said = (tmp_path / "log.txt").read_text()
+    assert "MI_DATA_ROOT" in said
+    assert "MI_HOME" in said
+    assert not any(name in said for name in ("MI_ATTACK_CLASSES", "MI_TRAIN_DEVICE", "MI_COLOR"))
+
+
 WAITING = """
 import signal, sys, time
 from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -41,6 +42,17 @@ class GoodPrior:
         return (self.mean + 0.3 * rng.normal((n, *self.mean.shape))).clamp(0, 1)
 
 
+class GoodGenerator(nn.Module):
+    """Add the mean of public data to latents."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.register_buffer("mean", mean)
+
+    def forward(self, latents, labels):
+        return latents + self.mean
+
+
 class GoodAttack:
     """Follow the gradient of a class from noisy means of public data; no paper, it is a toy."""
 
@@ -63,6 +75,12 @@ class GoodAttack:
     def prior(self, prepared, runtime):
         return GoodPrior(prepared.state["mean"].to(runtime.device))
 
+    def generator(self, prepared, runtime):
+        return runtime.place(GoodGenerator(prepared.state["mean"].clone()))
+
+    def with_generator(self, prepared, weights):
+        return Prepared(state={**prepared.state, "mean": weights["mean"]})
+
     def control(self, cases, prepared, runtime):
         for case in cases:
             samples = self.prior(prepared, runtime).sample(self.config.restarts, runtime.rng("no-target", case.id))
@@ -71,7 +89,8 @@ class GoodAttack:
     def run(self, target, cases, prepared, runtime):
         for case in cases:
             with target.ledger.owned_by([case.id]):
-                yield self.search(target, case, self.prior(prepared, runtime), runtime)
+                found = self.search(target, case, self.prior(prepared, runtime), runtime)
+            yield replace(found, latents=found.samples - prepared.state["mean"].to(runtime.device))
 
     def start(self, case, prior, runtime):
         return prior.sample(self.config.restarts, runtime.rng("start", case.id))

@@ -290,6 +290,26 @@ class HasWidePrior(GoodAttack):
         return WidePrior(prepared.state["mean"])
 
 
+@broken("generator-renders-the-latents", says="no latents")
+class GivesNoLatents(GoodAttack):
+    def run(self, target, cases, prepared, runtime):
+        for item in super().run(target, cases, prepared, runtime):
+            yield replace(item, latents=None)
+
+
+@broken("generator-renders-the-latents", says="the generator makes other samples")
+class GivesOtherLatents(GoodAttack):
+    def run(self, target, cases, prepared, runtime):
+        for item in super().run(target, cases, prepared, runtime):
+            yield replace(item, latents=item.latents + 0.1)
+
+
+@broken("generator-renders-the-latents", says="with its own weights")
+class LosesTheGeneratorsWeights(GoodAttack):
+    def with_generator(self, prepared, weights):
+        return Prepared(state={**prepared.state, "mean": torch.zeros_like(weights["mean"])})
+
+
 @broken("control-recovers-nothing", says="the control recovers")
 class GuidesItsControl(GoodAttack):
     """Keep the target of the preparation to guide what should be unguided."""

@@ -191,7 +191,7 @@ def test_what_is_missing_is_said() -> None:
 def test_another_generator_can_take_the_place_of_the_trained_one() -> None:
     kedmi = attack(**TINY)
     prepared = kedmi.prepare(linear_target(1, 8), Noise.of(1, 8), CPU)
-    weights = {name: tensor + 0.1 for name, tensor in kedmi.generator(prepared, CPU).state_dict().items()}
+    weights = {name: tensor + 1 for name, tensor in kedmi.generator(prepared, CPU).state_dict().items()}
     changed = kedmi.with_generator(prepared, weights)
     assert same(dict(kedmi.generator(changed, CPU).state_dict()), weights)
     assert not same(dict(prepared.state["generator"]), weights)

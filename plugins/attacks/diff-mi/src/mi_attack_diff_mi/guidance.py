@@ -21,7 +21,7 @@ QUERY_BATCH = 256
 
 @dataclass(frozen=True)
 class Profile:
-    """members (K, n): rows of the public images that the target is surest of, per class; features (K, d): their mean."""
+    """Rows of the public images that the target is surest of, members (K, n), and their mean features (K, d)."""
 
     members: Tensor
     features: Tensor

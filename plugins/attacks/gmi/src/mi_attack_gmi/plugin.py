@@ -26,4 +26,15 @@ def mi_attacks() -> Iterable[AttackSpec]:
             needs=("public",),
             status="verified",
         ),
+        AttackSpec(
+            name="gmi-masked",
+            target="mi_attack_gmi.masked:MaskedInversion",
+            summary="GMI with a partly hidden image at hand: completions that look real and like its guessed class",
+            paper=PAPER,
+            modality="image",
+            goal="instance",
+            access=Access.WHITE_BOX,
+            needs=("public", "evidence"),
+            status="verified",
+        ),
     ]

@@ -27,7 +27,7 @@ Fidelity notes (paper / authors' code / here)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -49,7 +49,7 @@ from mi_image.stylegan_attacks import (
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import ModelError
 from micore.kit.case_rows import make_rows, reconstructions, tiled, uniform_draws
-from micore.kit.losses import poincare
+from micore.kit.losses import LOSSES
 from micore.kit.row_optimizers import RowAdam
 from micore.kit.search import Found, RowSearch, RowStatus
 from micore.runtime import Runtime
@@ -69,6 +69,9 @@ class IntermediateFeaturesConfig(StylePriorConfig):
     learning_rate: float = Field(0.005, gt=0, description="of Adam on the style code alone (code: 0.005)")
     feature_learning_rate: float = Field(0.005, gt=0, description="of Adam in the later stages (code: 0.005)")
     betas: tuple[float, float] = Field((0.1, 0.1), description="decays of Adam (code: 0.1, 0.1)")
+    loss: Literal["poincare", "cross_entropy", "max_margin"] = Field(
+        "poincare", description="what moves the search (paper: poincare); see the README on targets of few classes"
+    )
     style_radii: tuple[float, ...] = Field(
         (1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 8000.0, 8000.0), min_length=1,
         description="L1 distance that the style code may go in each stage (code: 1000, 2000...)",
@@ -143,7 +146,7 @@ class IntermediateFeatures:
             stage = next_stage(stage, _finite(found, stage), runtime, carry_image=config.carry_image)
         best, _ = best_stage(results, len(cases))
         yield from reconstructions(
-            cases, best.found, best.images, best.scores, latents=best.styles, scored=best.scored, history="poincare"
+            cases, best.found, best.images, best.scores, latents=best.styles, scored=best.scored
         )
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
@@ -173,15 +176,16 @@ class IntermediateFeatures:
     def _search(self, stage: Stage, target: Target, cases: Sequence[Case], runtime: Runtime) -> Found:
         """Search one stage's rows."""
         config, module, views = self.config, target.module, search_views(self.config.crop_area)
+        loss = LOSSES[config.loss]
 
-        def distances(values: Tensor, rows: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
+        def losses(values: Tensor, rows: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
             images = stage.render(values, rows.get("pictures"))
-            return view_losses(module, poincare, images, rows["labels"], views, numbers)
+            return view_losses(module, loss, images, rows["labels"], views, numbers)
 
         first = stage.index == 0
         radii = _radius(config.style_radii, stage.index), _radius(config.feature_radii, stage.index - 1)
         search = RowSearch(
-            objective=distances, steps=config.steps if first else config.feature_steps,
+            objective=losses, steps=config.steps if first else config.feature_steps,
             optimizer=RowAdam(
                 learning_rate=config.learning_rate if first else config.feature_learning_rate, betas=config.betas
             ),

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from mi_image.answers import soft_labels
 from mi_image.gan_search import GaussianSearch, LatentObjective, evidence_loss, identity_of
-from mi_image.ked_training import KedSettings, ked_state, restore_ked
+from mi_image.ked_training import SMALL, SMOKE, KedSettings, ked_state, restore_ked
 from mi_image.priors import GanPrior
 from mi_image.wgan_training import require_makeable
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -64,6 +64,10 @@ class KedGanConfig(Config):
     entropy_weight: float = Field(64e-4, ge=0, description="of the generator's entropy (code: 1e-4 of the sum over 64)")
 
 
+RENAMED = {"n_kernels": "kernels", "batch_size": "gan_batch_size", "learning_rate": "gan_learning_rate"}
+"""Fields of `KedSettings` that have another name in the config."""
+
+
 class KnowledgeEnrichedConfig(KedGanConfig):
     """Settings of KED-MI; the defaults of single fields are the authors', presets change them."""
 
@@ -77,21 +81,20 @@ class KnowledgeEnrichedConfig(KedGanConfig):
     )
 
 
+def gan_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of the GAN under the names of the config's fields."""
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
 class KnowledgeEnriched:
     """The attack KED-MI (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = KnowledgeEnrichedConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {
-            "latent_dim": 64, "width": 16, "kernels": 16, "kernel_dim": 16, "iterations": 700, "critic_steps": 1,
-            "steps": 600, "restarts": 2,
-        },
-        "smoke": {
-            "latent_dim": 16, "width": 8, "kernels": 8, "kernel_dim": 4, "iterations": 60, "gan_batch_size": 16,
-            "critic_steps": 1, "gan_learning_rate": 2e-3, "steps": 60, "learning_rate": 0.1, "draws": 3,
-        },
+        "default": {**gan_preset(SMALL), "steps": 1500, "restarts": 5, "draws": 2},
+        "smoke": {**gan_preset(SMOKE), "steps": 80, "learning_rate": 0.1, "draws": 3},
         "paper": {},
-    }  # fmt: skip
+    }
     PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset(KedGanConfig.model_fields)
 
     def __init__(self, config: KnowledgeEnrichedConfig) -> None:
@@ -149,12 +152,8 @@ class KnowledgeEnriched:
         return Prepared(state={**prepared.state, "generator": dict(weights)})
 
     def _settings(self) -> KedSettings:
-        config = self.config
-        return KedSettings(
-            latent_dim=config.latent_dim, width=config.width, n_kernels=config.kernels, kernel_dim=config.kernel_dim,
-            iterations=config.iterations, batch_size=config.gan_batch_size, critic_steps=config.critic_steps,
-            learning_rate=config.gan_learning_rate, entropy_weight=config.entropy_weight,
-        )  # fmt: skip
+        names = {name: RENAMED.get(name, name) for name in KedSettings.__dataclass_fields__ if name != "betas"}
+        return KedSettings(**{name: getattr(self.config, field) for name, field in names.items()})
 
 
 def _state(prepared: Prepared | None) -> Mapping[str, Any]:

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from mi_attack_lomma.config import PREPARE_FIELDS, PRESETS, LommaConfig
 from mi_attack_lomma.identity import AugmentedIdentity, FeaturePrior
 from mi_image.answers import labels_and_mean_features
+from mi_image.dcgan import DcganGenerator
 from mi_image.gan_search import GaussianSearch, LatentObjective, PointSearch, Realism, evidence_loss, negative_score
 from mi_image.ked_training import ked_state, restore_ked
 from mi_image.priors import GanPrior
@@ -103,7 +104,7 @@ class LogitModelAugmented:
             generator=generator, realism=realism, identity=self._identity(target, state, runtime),
             identity_weight=self.config.identity_weight,
         )  # fmt: skip
-        yield from self._search().run(objective, target, cases, runtime)
+        yield from self._search(generator.latent_dim).run(objective, target, cases, runtime)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the target's work: the public images, each step of each row of the search, a last look."""
@@ -129,7 +130,7 @@ class LogitModelAugmented:
         gan = {**prepared.state["gan"], "generator": dict(weights)}
         return Prepared(state={**prepared.state, "gan": gan})
 
-    def _gan(self, state: Mapping[str, Any], runtime: Runtime) -> tuple[nn.Module, Realism]:
+    def _gan(self, state: Mapping[str, Any], runtime: Runtime) -> tuple[DcganGenerator, Realism]:
         if self.config.base == "gmi":
             generator, score = restore_gan(state["gan"], runtime)
             return generator, negative_score(score)
@@ -149,15 +150,15 @@ class LogitModelAugmented:
             prior=prior if config.maximises_logits else None,
         )
 
-    def _search(self) -> PointSearch | GaussianSearch:
+    def _search(self, latent_dim: int) -> PointSearch | GaussianSearch:
         config = self.config
         if config.base == "gmi":
             return PointSearch(
-                latent_dim=config.latent_dim, restarts=config.restarts, steps=config.steps,
+                latent_dim=latent_dim, restarts=config.restarts, steps=config.steps,
                 learning_rate=config.learning_rate / config.class_batch, momentum=config.momentum, box=1.0,
             )  # fmt: skip
         return GaussianSearch(
-            latent_dim=config.latent_dim, steps=config.steps, learning_rate=config.learning_rate,
+            latent_dim=latent_dim, steps=config.steps, learning_rate=config.learning_rate,
             restarts=config.gaussians, draws=config.draws, box=1.0 if config.clip == "samples" else None,
         )  # fmt: skip
 

@@ -7,10 +7,20 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from mi_image import ked_training, wgan_training
 from mi_image.ked_training import KedSettings
 from mi_image.students import StudentSettings
 from mi_image.wgan_training import WganSettings
 from micore.contracts import Config
+
+GMI_SCALES: Mapping[str, Mapping[str, Any]] = {
+    "published": {"iterations": 11_250}, "small": wgan_training.SMALL, "smoke": wgan_training.SMOKE,
+}  # fmt: skip
+"""GMI's GAN by its size; published: 120 epochs of 30,000 images, as LOMMA's code."""
+KEDMI_SCALES: Mapping[str, Mapping[str, Any]] = {
+    "published": {}, "small": ked_training.SMALL, "smoke": ked_training.SMOKE,
+}  # fmt: skip
+"""KED-MI's GAN by its size."""
 
 
 class LommaConfig(Config):
@@ -18,21 +28,15 @@ class LommaConfig(Config):
 
     base: Literal["gmi", "kedmi"] = Field("kedmi", description="attack that is improved: its GAN and its search")
     variant: Literal["baseline", "augmented", "logit", "full"] = Field(
-        "full",
-        description="baseline: the base's cross-entropy; augmented: with students; logit: raw logits; full: both",
+        "full", description="baseline: the base's loss; augmented: with students; logit: raw logits; full: both"
     )
     # GAN
-    latent_dim: int = Field(100, ge=1, description="dimensions of the latent space (paper: 100)")
-    width: int = Field(64, ge=1, description="channels of the networks' finest stage (code: 64)")
-    gan_batch_size: int = Field(64, ge=2, description="images of one GAN step (code: 64)")
-    gmi_iterations: int = Field(11_250, ge=1, description="generator steps with base gmi (code: 120 epochs)")
-    gmi_critic_steps: int = Field(5, ge=1, description="critic steps per generator step with base gmi (code: 5)")
-    gmi_gan_learning_rate: float = Field(2e-4, gt=0, description="of both Adams with base gmi (code: 2e-4)")
-    kedmi_iterations: int = Field(11_250, ge=1, description="generator steps with base kedmi (code: 120 epochs)")
-    kedmi_critic_steps: int = Field(5, ge=1, description="critic steps per generator step with base kedmi (code: 5)")
-    kedmi_gan_learning_rate: float = Field(2e-4, gt=0, description="of both Adams with base kedmi (code: 2e-4)")
-    kernels: int = Field(64, ge=1, description="values of the minibatch discrimination, base kedmi (code: 64)")
-    kernel_dim: int = Field(50, ge=1, description="dimensions in which it takes distances (code: 50)")
+    gan_scale: Literal["published", "small", "smoke"] = Field(
+        "published", description="the base's GAN as in the presets paper, default, smoke of attacks gmi and kedmi"
+    )
+    iterations: int | None = Field(None, ge=1, description="generator steps; none: those of gan_scale")
+    width: int | None = Field(None, ge=1, description="channels of the GAN's finest stage; none: that of gan_scale")
+    gan_learning_rate: float | None = Field(None, gt=0, description="of the GAN's Adams; none: that of gan_scale")
     # students (section 4.2)
     student_network: Literal["small-cnn", "small-resnet", "resnet18"] = Field(
         "resnet18", description="architecture of the students (paper: EfficientNet)"
@@ -75,19 +79,15 @@ class LommaConfig(Config):
 
     def wgan_settings(self) -> WganSettings:
         """Return the settings of GMI's GAN."""
-        return WganSettings(
-            latent_dim=self.latent_dim, width=self.width, batch_size=self.gan_batch_size,
-            iterations=self.gmi_iterations, critic_steps=self.gmi_critic_steps,
-            learning_rate=self.gmi_gan_learning_rate,
-        )  # fmt: skip
+        return WganSettings(**{**GMI_SCALES[self.gan_scale], **self._gan_changes()})
 
     def ked_settings(self) -> KedSettings:
         """Return the settings of KED-MI's GAN."""
-        return KedSettings(
-            latent_dim=self.latent_dim, width=self.width, batch_size=self.gan_batch_size,
-            n_kernels=self.kernels, kernel_dim=self.kernel_dim, iterations=self.kedmi_iterations,
-            critic_steps=self.kedmi_critic_steps, learning_rate=self.kedmi_gan_learning_rate,
-        )  # fmt: skip
+        return KedSettings(**{**KEDMI_SCALES[self.gan_scale], **self._gan_changes()})
+
+    def _gan_changes(self) -> dict[str, Any]:
+        changes = {"iterations": self.iterations, "width": self.width, "learning_rate": self.gan_learning_rate}
+        return {name: value for name, value in changes.items() if value is not None}
 
     def student_settings(self) -> StudentSettings:
         """Return the settings of the students."""
@@ -99,8 +99,7 @@ class LommaConfig(Config):
 
 PREPARE_FIELDS = frozenset(
     {
-        "base", "latent_dim", "width", "gan_batch_size", "gmi_iterations", "gmi_critic_steps", "gmi_gan_learning_rate",
-        "kedmi_iterations", "kedmi_critic_steps", "kedmi_gan_learning_rate", "kernels", "kernel_dim",
+        "base", "gan_scale", "iterations", "width", "gan_learning_rate",
         "student_network", "student_widths", "student_epochs", "student_batch_size", "student_learning_rate",
     }
 )  # fmt: skip
@@ -108,18 +107,12 @@ PREPARE_FIELDS = frozenset(
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {
-        "latent_dim": 100, "width": 24, "gan_batch_size": 32,
-        "gmi_iterations": 1500, "gmi_critic_steps": 1, "gmi_gan_learning_rate": 1e-3,
-        "kedmi_iterations": 700, "kedmi_critic_steps": 1, "kernels": 16, "kernel_dim": 16,
-        "student_network": "small-cnn", "student_widths": (12, 16, 24), "student_learning_rate": 0.05,
-        "steps": 300, "class_batch": 1, "gaussians": 2,
+        "gan_scale": "small", "student_network": "small-cnn", "student_widths": (12, 16, 24),
+        "student_learning_rate": 0.05, "steps": 600, "gaussians": 5, "draws": 2, "restarts": 10,
     },
     "smoke": {
-        "latent_dim": 16, "width": 8, "gan_batch_size": 16,
-        "gmi_iterations": 60, "gmi_critic_steps": 1, "gmi_gan_learning_rate": 2e-3,
-        "kedmi_iterations": 60, "kedmi_critic_steps": 1, "kedmi_gan_learning_rate": 2e-3, "kernels": 8, "kernel_dim": 4,
-        "student_network": "small-cnn", "student_widths": (6, 8), "student_epochs": 10, "student_learning_rate": 0.05,
-        "steps": 60, "learning_rate": 0.05, "class_batch": 1, "restarts": 3, "draws": 3,
+        "gan_scale": "smoke", "student_network": "small-cnn", "student_widths": (6, 8), "student_epochs": 10,
+        "student_learning_rate": 0.05, "steps": 60, "learning_rate": 0.05, "class_batch": 1, "restarts": 3, "draws": 3,
     },
     "paper": {},
 }  # fmt: skip

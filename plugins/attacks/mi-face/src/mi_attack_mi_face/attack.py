@@ -24,8 +24,7 @@ Fidelity notes (paper / here); the authors released no code of the attack
 - Clipping to [0, 1] is ours: canonical images lie there.
 - Restarts are ours (``restarts``, ``start_noise``): the first one is the paper's, the others begin with noise added.
 - The preset ``default`` is for small convolutional targets: ten times the step size, since 1 - confidence is flat where
-  the target is sure of another class; filters after each step. Without them the pixels become noise that the target,
-  and nobody else, takes for the class.
+  the target is sure of another class, and filters after each step, without which fewer classes are recognised (README).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mi_attack_mi_face.descent import ProcessedDescent
-from mi_attack_mi_face.filters import DENOISERS, sharpen
+from mi_image.filters import DENOISERS, sharpen
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
 from micore.kit.case_rows import make_rows, reconstructions, standard_normal

@@ -40,8 +40,10 @@ from mi_image.stylegan_attacks import (
     TINY,
     StyleGround,
     StylePriorConfig,
+    StyleRenderer,
     prepare_ground,
     restore_ground,
+    with_renderer,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.kit.case_rows import confidences, make_rows, reconstructions, tiled, uniform_draws
@@ -135,3 +137,11 @@ class Mirror:
     def prior(self, prepared: Prepared, runtime: Runtime) -> StyleGround:
         """Return the StyleGAN as a prior, truncated as the samples are."""
         return restore_ground(self.config, prepared, runtime, "mirror")
+
+    def generator(self, prepared: Prepared, runtime: Runtime) -> StyleRenderer:
+        """Build the network that makes pictures of style codes."""
+        return StyleRenderer(self.prior(prepared, runtime))
+
+    def with_generator(self, prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared:
+        """Return what was prepared with other weights of that network."""
+        return with_renderer(prepared, weights)

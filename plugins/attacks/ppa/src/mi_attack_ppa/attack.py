@@ -26,7 +26,7 @@ Fidelity notes (paper / authors' code / here)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -39,12 +39,14 @@ from mi_image.stylegan_attacks import (
     TINY,
     StyleGround,
     StylePriorConfig,
+    StyleRenderer,
     prepare_ground,
     restore_ground,
+    with_renderer,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.kit.case_rows import make_rows, reconstructions, tiled, uniform_draws
-from micore.kit.losses import poincare
+from micore.kit.losses import LOSSES
 from micore.kit.row_optimizers import RowAdam
 from micore.kit.search import RowSearch
 from micore.runtime import Runtime
@@ -59,6 +61,9 @@ class PlugAndPlayConfig(StylePriorConfig):
     steps: int = Field(70, ge=0, description="Adam steps (code: 70; FaceScrub 50, dogs 100)")
     learning_rate: float = Field(0.005, gt=0, description="of the search's Adam (code: 0.005; dogs 0.01)")
     betas: tuple[float, float] = Field((0.1, 0.1), description="decays of the search's Adam (code: 0.1, 0.1)")
+    loss: Literal["poincare", "cross_entropy", "max_margin"] = Field(
+        "poincare", description="what moves the search (paper: poincare); see the README on targets of few classes"
+    )
     views: int = Field(1, ge=1, description="random crops per step (code: 1)")
     crop_area: float = Field(0.9, gt=0, le=1, description="smallest area of a crop in the search (code: 0.9; dogs 0.75)")
     final_views: int = Field(100, ge=0, description="random views of the last selection (code: 100); 0: the image as it is")
@@ -100,19 +105,19 @@ class PlugAndPlay:
     ) -> Iterator[Reconstruction]:
         """Search from the best candidates of all cases (section 3.3), then keep the most robust (section 3.4)."""
         config, ground = self.config, restore_ground(self.config, prepared, runtime, "ppa")
-        module, views = target.module, search_views(config.crop_area)
+        module, views, loss = target.module, search_views(config.crop_area), LOSSES[config.loss]
 
-        def distances(styles: Tensor, rows: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
-            return view_losses(module, poincare, ground.render(styles), rows["labels"], views, numbers)
+        def losses(styles: Tensor, rows: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
+            return view_losses(module, loss, ground.render(styles), rows["labels"], views, numbers)
 
         draw = uniform_draws(cases, config.candidates, config.views * views.n_numbers, runtime)
         rows = make_rows(cases, ground.bank.starts(cases, config.candidates), draw)
         adam = RowAdam(learning_rate=config.learning_rate, betas=config.betas)
-        found = RowSearch(objective=distances, optimizer=adam, steps=config.steps).run(rows, target.ledger, runtime)
+        found = RowSearch(objective=losses, optimizer=adam, steps=config.steps).run(rows, target.ledger, runtime)
         images = tiled(ground.render, runtime.tile, found.values)
         scores, scored = self._robustness(target, cases, images, rows.constants["labels"], rows.owners, runtime)
         yield from reconstructions(
-            cases, found, images, scores, latents=found.values, keep=config.final, scored=scored, history="poincare"
+            cases, found, images, scores, latents=found.values, keep=config.final, scored=scored
         )
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
@@ -128,6 +133,14 @@ class PlugAndPlay:
     def prior(self, prepared: Prepared, runtime: Runtime) -> StyleGround:
         """Return the StyleGAN as a prior, truncated as the candidates are."""
         return restore_ground(self.config, prepared, runtime, "ppa")
+
+    def generator(self, prepared: Prepared, runtime: Runtime) -> StyleRenderer:
+        """Build the network that makes pictures of style codes."""
+        return StyleRenderer(self.prior(prepared, runtime))
+
+    def with_generator(self, prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared:
+        """Return what was prepared with other weights of that network."""
+        return with_renderer(prepared, weights)
 
     def _robustness(
         self, target: Target, cases: Sequence[Case], images: Tensor, labels: Tensor, owners: Sequence[str],

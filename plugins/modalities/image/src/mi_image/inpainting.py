@@ -58,7 +58,7 @@ class InpaintingGenerator(nn.Module):
         )  # fmt: skip
 
     def read(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Return what the visible part says, (B, 4 width, size/4, size/4), of images (B, C, H, W), masks (B, 1, H, W)."""
+        """Return what images (B, C, H, W) show outside their masks (B, 1, H, W): (B, 4 width, size/4, size/4)."""
         maps: Tensor = self.context(torch.cat([images, masks], dim=1))
         return maps
 
@@ -128,15 +128,21 @@ def patches(images: Tensor, numbers: Tensor) -> Tensor:
 class Completer:
     """Completes several pieces of evidence over and over: what they show is read once.
 
-    images (C, channels, H, W), masks (C, 1, H, W): the evidence; tile: rows of one forward pass. Completions show the
-    evidence wherever it is not hidden.
+    images (C, channels, H, W), masks (C, 1, H, W): the evidence; tile: rows of one forward pass.
     """
 
     def __init__(self, generator: InpaintingGenerator, images: Tensor, masks: Tensor, tile: int) -> None:
         self.generator, self.images, self.masks = generator, images, masks
         self._context = tiled(generator.read, tile, images, masks)
 
-    def __call__(self, latents: Tensor, pieces: Tensor) -> Tensor:
-        """Return completions (B, channels, H, W) of the pieces numbered (B,) by latents (B, latent_dim)."""
-        whole = self.generator.complete(self._context[pieces], latents)
+    def whole(self, latents: Tensor, pieces: Tensor) -> Tensor:
+        """Return what the network makes (B, channels, H, W) of pieces numbered (B,) and latents (B, latent_dim)."""
+        return self.generator.complete(self._context[pieces], latents)
+
+    def pasted(self, whole: Tensor, pieces: Tensor) -> Tensor:
+        """Return what the network made, with the evidence of its pieces (B,) wherever that is not hidden."""
         return paste(whole, self.images[pieces], self.masks[pieces])
+
+    def __call__(self, latents: Tensor, pieces: Tensor) -> Tensor:
+        """Return completions (B, channels, H, W) of pieces (B,) by latents (B, latent_dim)."""
+        return self.pasted(self.whole(latents, pieces), pieces)

@@ -38,8 +38,8 @@ from mi_image.wgan_training import gradient_penalty
 from micore.runtime import Runtime
 
 __all__ = [
-    "Inpainting", "InpaintingSettings", "InpaintingTraining", "diversity", "evidence_distance", "inpainting_state",
-    "restore_inpainting",
+    "Features", "Inpainting", "InpaintingSettings", "InpaintingTraining", "diversity", "evidence_distance",
+    "inpainting_state", "restore_inpainting",
 ]  # fmt: skip
 
 Features = Callable[[Tensor], Tensor]

@@ -41,7 +41,17 @@ from mi_image.dcgan import DcganGenerator, KedCritic
 from mi_image.gan_steps import Source, as_float, copied, descend, moments, restore, train_gan
 from micore.runtime import Runtime
 
-__all__ = ["KedSettings", "KedTraining", "ked_loss", "ked_state", "lone_logits", "matching_loss", "restore_ked"]
+__all__ = [
+    "SMALL",
+    "SMOKE",
+    "KedSettings",
+    "KedTraining",
+    "ked_loss",
+    "ked_state",
+    "lone_logits",
+    "matching_loss",
+    "restore_ked",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,17 @@ class KedSettings:
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     entropy_weight: float = 64e-4
+
+
+SMALL: Mapping[str, Any] = {
+    "latent_dim": 64, "width": 16, "n_kernels": 16, "kernel_dim": 16, "iterations": 700, "critic_steps": 1,
+}  # fmt: skip
+"""Settings for a thousand small grey pictures on one core: a loose prior of digits of 16 px after 35 s."""
+SMOKE: Mapping[str, Any] = {
+    "latent_dim": 16, "width": 8, "n_kernels": 8, "kernel_dim": 4, "iterations": 80, "batch_size": 16,
+    "critic_steps": 1, "learning_rate": 2e-3,
+}  # fmt: skip
+"""Settings that learn the toy problem of the conformance checks, in about a second."""
 
 
 def ked_loss(labelled: Tensor, soft_labels: Tensor, real: Tensor, generated: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from micore.hookspecs import hookimpl
-from micore.specs import DatasetSpec, ModalitySpec, ModelSpec
+from micore.specs import CommandSpec, DatasetSpec, ModalitySpec, ModelSpec
 
 JUDGES = ("small-cnn", "small-resnet", "small-transformer")
 """Quick networks that judge each other's inversions when the user gives no evaluator model."""
@@ -54,6 +54,14 @@ def mi_models() -> Iterable[ModelSpec]:
         _model("vgg16-bn", "vgg16_bn", "VGG-16 with the GMI line's head", "Simonyan & Zisserman, ICLR 2015"),
         _model("ir50", "ir50", "IR-50, the GMI line's face.evoLVe target", "Deng et al., CVPR 2019"),
         _model("ir152", "ir152", "IR-152, the GMI line's largest target", "Deng et al., CVPR 2019"),
+        ModelSpec(
+            name="stylegan2",
+            target="mi_image.prior_bundle:stylegan2",
+            summary="StyleGAN2-ADA generator: a prior, made by `mi prior`",
+            paper="Karras et al., NeurIPS 2020",
+            modality="image",
+            roles=("prior",),
+        ),
     ]
 
 
@@ -61,3 +69,14 @@ def _model(name: str, builder: str, summary: str, paper: str | None = None) -> M
     roles = ("classifier", "evaluator") if name in JUDGES else ("classifier",)
     target = f"mi_image.builders:{builder}"
     return ModelSpec(name=name, target=target, summary=summary, paper=paper, modality="image", roles=roles)
+
+
+@hookimpl
+def mi_commands() -> Iterable[CommandSpec]:
+    return [
+        CommandSpec(
+            name="prior",
+            target="mi_image.prior_command:command",
+            summary="Make, convert and look at generative priors of images.",
+        )
+    ]

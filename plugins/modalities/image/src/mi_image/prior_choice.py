@@ -56,7 +56,8 @@ def _loaded(path: Path, images: Tensor | None, conditional: bool) -> dict[str, A
     arguments = state["arguments"]
     if arguments["n_classes"] and not conditional:
         raise ModelError(
-            f"{path} is conditional ({arguments['n_classes']} classes); this attack takes an unconditional prior"
+            f"{path} is conditional, on {arguments['n_classes']} classes",
+            hint="this attack takes an unconditional prior",
         )
     if images is not None:
         _require_fit(path, arguments, images.shape[1], max(images.shape[2:]))

@@ -30,7 +30,7 @@ def total_variation_l1(images: Tensor) -> Tensor:
 
 def mean_l2_norm(images: Tensor) -> Tensor:
     """Return the mean L2 norm of the images (C, H, W) of each group (B, ..., C, H, W), as (B,)."""
-    norms = torch.linalg.vector_norm(_wide(images).flatten(-3), dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(_wide(images).flatten(-3), dim=-1)
     return norms.flatten(1).mean(dim=1) if norms.ndim > 1 else norms
 
 

@@ -30,6 +30,14 @@ _LAYOUTS = {
 }
 """Other layouts that a name gives away."""
 
+_BUILT_AS = (
+    (r"synthesis\.b\d+", "architecture", "skip"),
+    (r"synthesis\.b\d+\.conv[01]", "activation", "lrelu"),
+    (r"mapping\.fc\d+", "activation", "lrelu"),
+    (r"mapping\.fc\d+", "bias_gain", 0.01),
+)
+"""Layers by name, their plain attributes, and the only value that this implementation has."""
+
 
 def convert(path: Path, conv_clamp: float | None = RELEASED_CLAMP) -> dict[str, Any]:
     """Read an official pickle, or a state dict of the official layout, as a prior's state.
@@ -62,21 +70,16 @@ def convert_pickle(generator: Layer, origin: str) -> dict[str, Any]:
     """
     state = convert_weights(generator.tensors(), origin, None)
     layers = dict(generator.layers())
-    _require(layers, "activation", "lrelu", "synthesis", origin)
-    _require(layers, "architecture", "skip", "synthesis", origin)
-    _require(layers, "bias_gain", 0.01, "mapping.fc", origin)
+    for name, layer in layers.items():
+        for pattern, attribute, value in _BUILT_AS:
+            found = layer.state.get(attribute, value)
+            if found != value and re.fullmatch(pattern, name):
+                raise ModelError(f"{origin}: {name} has {attribute}={found!r}; only {value!r} is supported")
     clamps = {layer.state["conv_clamp"] for layer in layers.values() if "conv_clamp" in layer.state}
     if len(clamps) > 1:
         raise ModelError(f"{origin} clamps its layers differently: conv_clamp is {sorted(map(str, clamps))}")
     clamp = next(iter(clamps), None)
     return {**state, "arguments": {**state["arguments"], "conv_clamp": None if clamp is None else float(clamp)}}
-
-
-def _require(layers: Mapping[str, Layer], attribute: str, value: Any, below: str, origin: str) -> None:
-    for name, layer in layers.items():
-        found = layer.state.get(attribute, value)
-        if name.startswith(below) and found != value and layer.class_name != "FullyConnectedLayer":
-            raise ModelError(f"{origin}: {name} has {attribute}={found!r}; only {value!r} is supported")
 
 
 def convert_weights(weights: Mapping[str, Tensor], origin: str, conv_clamp: float | None) -> dict[str, Any]:
@@ -97,7 +100,9 @@ def infer_arguments(weights: Mapping[str, Tensor], origin: str) -> dict[str, Any
     Raises: ModelError when a layer is missing or its shape fits no such network.
     """
     _require_layout(weights, origin)
-    sizes = sorted(int(match[1]) for name in weights if (match := re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", name)))
+    sizes = sorted(
+        int(match[1]) for name in weights if (match := re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", name))
+    )
     if sizes != [2**i for i in range(2, len(sizes) + 2)] or len(sizes) < 2:
         raise ModelError(f"{origin}: blocks of {sizes} px; a StyleGAN2 has 4, 8, 16...")
     widths = [weights[f"synthesis.b{r}.conv1.weight"].shape[0] for r in sizes]
@@ -129,7 +134,9 @@ def _channel_rule(sizes: list[int], widths: list[int], origin: str) -> tuple[int
 def _require_layout(weights: Mapping[str, Tensor], origin: str) -> None:
     for prefix, layout in _LAYOUTS.items():
         if any(name.startswith(prefix) for name in weights):
-            raise ModelError(f"{origin} is a network of {layout}", hint="only the official StyleGAN2-ADA layout converts")
+            raise ModelError(
+                f"{origin} is a network of {layout}", hint="only the official StyleGAN2-ADA layout converts"
+            )
     needed = ("mapping.w_avg", "mapping.fc0.weight", "synthesis.b4.const")
     missing = [name for name in needed if name not in weights]
     if missing:

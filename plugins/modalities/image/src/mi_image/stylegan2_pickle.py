@@ -28,6 +28,9 @@ __all__ = ["Layer", "read_generator"]
 
 HINT = "give a file of the StyleGAN2-ADA PyTorch release, or a state dict (.safetensors or torch.save)"
 
+MOST_LAYERS = 10_000
+"""A released generator of 1024 px has less than a hundred."""
+
 _DAMAGED = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, RuntimeError,
     ImportError, OverflowError, MemoryError, struct.error,
@@ -45,7 +48,7 @@ class Layer:
     def layers(self) -> Iterator[tuple[str, Layer]]:
         """Yield this layer, under the empty name, and all below it with their dotted names."""
         yield "", self
-        for name, child in self.state.get("_modules", {}).items():
+        for name, child in self._part("_modules").items():
             if isinstance(child, Layer):
                 for below, layer in child.layers():
                     yield f"{name}.{below}".rstrip("."), layer
@@ -54,12 +57,15 @@ class Layer:
         """Return what ``state_dict()`` of the network would."""
         found = {}
         for name, layer in self.layers():
-            hidden = layer.state.get("_non_persistent_buffers_set", ())
             for kind in ("_parameters", "_buffers"):
-                for key, value in layer.state.get(kind, {}).items():
-                    if isinstance(value, _StoredTensor) and key not in hidden:
+                for key, value in layer._part(kind).items():
+                    if isinstance(value, _StoredTensor):
                         found[f"{name}.{key}".lstrip(".")] = value.read()
         return found
+
+    def _part(self, name: str) -> Mapping[str, Any]:
+        part = self.state.get(name)
+        return part if isinstance(part, dict) else {}
 
 
 def read_generator(path: Path) -> Layer:
@@ -73,7 +79,7 @@ def read_generator(path: Path) -> Layer:
             content = _Reader(stream).load()
         generator = content.get("G_ema") if isinstance(content, dict) else None
         if isinstance(generator, Layer):
-            list(generator.layers())  # a loop among layers shows here
+            _require_tree(generator)
             return generator
     except FileNotFoundError as error:
         raise ModelError(f"{path} does not exist") from error
@@ -84,6 +90,13 @@ def read_generator(path: Path) -> Layer:
     except _DAMAGED as error:
         raise ModelError(f"{path} is truncated or no pickle of networks: {error}", hint=HINT) from error
     raise ModelError(f"{path} holds no network G_ema", hint=HINT)
+
+
+def _require_tree(generator: Layer) -> None:
+    """Refuse layers that hold each other, or so many that they must."""
+    for count, _ in enumerate(generator.layers()):
+        if count >= MOST_LAYERS:
+            raise _RefusedError(f"holds more than {MOST_LAYERS:,} layers")
 
 
 class _RefusedError(pickle.UnpicklingError):
@@ -154,13 +167,18 @@ class _StoredTensor:
     stride: tuple[int, ...]
 
     def read(self) -> Tensor:
-        """Return a copy. Raises: ModelError when the bytes hold something else."""
+        """Return a copy.
+
+        Raises: ModelError when the bytes hold something else.
+        """
         try:
             storage = torch.load(io.BytesIO(self.storage.content), map_location="cpu", weights_only=True)
             if not isinstance(storage, torch.storage.TypedStorage):
                 raise ModelError("a tensor of the pickle has no storage", hint=HINT)
-            flat = torch.empty(0, dtype=storage.dtype).set_(storage)  # type: ignore[call-overload]
+            flat = torch.empty(0, dtype=storage.dtype).set_(storage)
             return torch.as_strided(flat, self.size, self.stride, self.offset).clone()
+        except pickle.UnpicklingError as error:
+            raise ModelError("a tensor of the pickle holds more than numbers: refused, nothing was run") from error
         except _DAMAGED as error:
             raise ModelError(f"a tensor of the pickle is damaged: {error}", hint=HINT) from error
 

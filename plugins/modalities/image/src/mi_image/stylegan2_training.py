@@ -42,7 +42,7 @@ MEAN_SAMPLES = 10_000
 """Latents behind w_avg."""
 
 AUGMENTATION = Augmentation(crop_area=0.8, flip=0.0, rotation=10.0, brightness=0.0, contrast=0.0)
-"""What the discriminator is shown; flips and colours are left to `mirror`: strong ones leak into small training sets."""
+"""What the discriminator is shown. Flips are left to `mirror`; colours stay: strong changes leak into what is made."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ class StyleGanSettings:
     """How a StyleGAN2 is built and trained.
 
     latent_dim, w_dim: length of z and of w. mapping_layers: fully connected layers from z to w.
-    channel_base, channel_max: a layer at r px has min(channel_base / r, channel_max) channels.
+    channel_base, channel_max: a layer at r px has min(channel_base / r, channel_max) channels; None: 16 times the
+    images' size, that is, 16 channels in the finest block.
     iterations, batch_size: generator steps, and images of each.
     learning_rate: of both networks' Adam, whose decays are 0 and 0.99.
     r1_weight: gamma, weight of the squared gradient of the discriminator at real images; None: the release's
-    heuristic 0.0002 size^2 / batch_size. r1_interval: steps between two such penalties.
+    heuristic 0.0002 size^2 / batch_size. r1_interval: steps from one such penalty to the next.
     ada_target: mean sign of the logits of real images at which augmentation is strong enough; ada_images:
     after how many images it could have gone from none to all; both 0: no augmentation.
     style_mixing: share of the images whose later layers have a style of their own.
@@ -65,12 +66,12 @@ class StyleGanSettings:
     latent_dim: int = 64
     w_dim: int = 64
     mapping_layers: int = 2
-    channel_base: int = 1024
+    channel_base: int | None = None
     channel_max: int = 64
-    iterations: int = 600
-    batch_size: int = 32
-    learning_rate: float = 2.5e-3
-    r1_weight: float | None = None
+    iterations: int = 2000
+    batch_size: int = 16
+    learning_rate: float = 0.01
+    r1_weight: float | None = 0.3
     r1_interval: int = 16
     ada_target: float = 0.6
     ada_images: int = 20_000
@@ -127,7 +128,9 @@ class StyleGanTraining:
         self.arguments = _arguments(settings, images)
         with runtime.seeded("stylegan", "parameters"):
             generator = StyleGan2Generator(**self.arguments)
-            critic = Discriminator(generator.size, generator.channels, settings.channel_base, settings.channel_max)
+            critic = Discriminator(
+                generator.size, generator.channels, self.arguments["channel_base"], settings.channel_max
+            )
         # The plain layout: channels last gains 5 to 10 % here.
         self.generator = runtime.place(generator).train()
         self.critic = runtime.place(critic).train()
@@ -280,8 +283,9 @@ def _descend(adam: Adam, loss: Tensor) -> Tensor:
 
 def _arguments(settings: StyleGanSettings, images: Tensor) -> dict[str, Any]:
     """Return the arguments of the generator that makes such images."""
+    base = settings.channel_base if settings.channel_base is not None else 16 * images.shape[3]
     return {
         "latent_dim": settings.latent_dim, "size": images.shape[3], "channels": images.shape[1],
         "w_dim": settings.w_dim, "n_mapping_layers": settings.mapping_layers,
-        "channel_base": settings.channel_base, "channel_max": settings.channel_max,
+        "channel_base": base, "channel_max": settings.channel_max,
     }  # fmt: skip

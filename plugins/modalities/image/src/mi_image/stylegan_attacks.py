@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from mi_image.bank import BankSettings, CandidateBank, bare_scores, fill_bank
 from mi_image.prior_choice import stylegan_state
+from mi_image.stylegan2 import to_canonical
 from mi_image.stylegan2_training import StyleGanSettings
 from mi_image.stylegan_prior import StyleGanPrior, restore_stylegan
 from micore.contracts import Config, Prepared, Split
@@ -27,26 +28,29 @@ from micore.runtime import Random, Runtime
 from micore.target import Target
 
 __all__ = [
-    "PREPARE_FIELDS", "SMALL", "TINY", "StyleGround", "StylePriorConfig", "prepare_ground", "restore_ground",
+    "PREPARE_FIELDS", "SMALL", "TINY", "StyleGround", "StylePriorConfig", "StyleRenderer", "prepare_ground",
+    "restore_ground", "with_renderer",
 ]  # fmt: skip
 
-PREPARE_FIELDS = frozenset(
-    {
-        "prior_digest", "latent_dim", "w_dim", "mapping_layers", "channel_base", "channel_max", "gan_iterations",
-        "gan_batch_size", "gan_learning_rate", "centre", "bank", "psi", "cutoff", "mirror",
-    }
-)  # fmt: skip
+TRAINING: Mapping[str, str] = {
+    "latent_dim": "latent_dim", "w_dim": "w_dim", "mapping_layers": "mapping_layers", "channel_base": "channel_base",
+    "channel_max": "channel_max", "gan_iterations": "iterations", "gan_batch_size": "batch_size",
+    "gan_learning_rate": "learning_rate", "gan_r1_weight": "r1_weight",
+}  # fmt: skip
+"""Fields of a config, and what they are called in `StyleGanSettings`."""
+
+PREPARE_FIELDS = frozenset({"prior_digest", *TRAINING, "centre", "bank", "psi", "cutoff", "mirror"})
 """The fields that a preparation depends on; of a prior's file its content, wherever it lies."""
 
 SMALL: Mapping[str, Any] = {
-    "latent_dim": 64, "w_dim": 64, "mapping_layers": 2, "channel_base": 1024, "channel_max": 64, "gan_iterations": 600,
-    "gan_batch_size": 32, "bank": 2000, "psi": 0.7, "cutoff": None, "mirror": False,
+    **{field: getattr(StyleGanSettings, name) for field, name in TRAINING.items()},
+    "bank": 2000, "psi": 1.0, "cutoff": None, "mirror": False,
 }  # fmt: skip
 """Values of ``default`` presets: a StyleGAN for small pictures that a CPU trains in minutes, the same for all attacks."""
 
 TINY: Mapping[str, Any] = {
-    "latent_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 256, "channel_max": 16, "gan_iterations": 40,
-    "gan_batch_size": 8, "bank": 64, "psi": 1.0, "cutoff": None, "mirror": False,
+    **SMALL, "latent_dim": 16, "w_dim": 16, "channel_base": 256, "channel_max": 16, "gan_iterations": 40,
+    "gan_batch_size": 8, "bank": 64,
 }  # fmt: skip
 """Values of ``smoke`` presets: only to try the plumbing."""
 
@@ -64,11 +68,16 @@ class StylePriorConfig(Config):
     latent_dim: int = Field(512, ge=1, description="dimensions of z (release: 512)")
     w_dim: int = Field(512, ge=1, description="dimensions of w (release: 512)")
     mapping_layers: int = Field(8, ge=1, description="layers from z to w (release: 8)")
-    channel_base: int = Field(32768, ge=1, description="channels at r px are this / r (release: 32768)")
+    channel_base: int | None = Field(
+        32768, ge=1, description="channels at r px are this / r (release: 32768); none: 16 at the finest"
+    )
     channel_max: int = Field(512, ge=1, description="but at most so many (release: 512)")
     gan_iterations: int = Field(780_000, ge=1, description="generator steps (release: 25 million images)")
     gan_batch_size: int = Field(32, ge=2, description="images of one GAN step (release: 32)")
     gan_learning_rate: float = Field(2.5e-3, gt=0, description="of both networks' Adam (release: 0.0025)")
+    gan_r1_weight: float | None = Field(
+        None, ge=0, description="of the penalty on the discriminator's gradient; none: the release's rule"
+    )
     centre: float = Field(
         1.0, gt=0, le=1, description="side of the central part of the prior's pictures that is used (FFHQ: 800/1024)"
     )
@@ -104,11 +113,7 @@ class StylePriorConfig(Config):
 
     def gan_settings(self) -> StyleGanSettings:
         """Return how a StyleGAN is trained."""
-        return StyleGanSettings(
-            latent_dim=self.latent_dim, w_dim=self.w_dim, mapping_layers=self.mapping_layers,
-            channel_base=self.channel_base, channel_max=self.channel_max, iterations=self.gan_iterations,
-            batch_size=self.gan_batch_size, learning_rate=self.gan_learning_rate,
-        )  # fmt: skip
+        return StyleGanSettings(**{name: getattr(self, field) for field, name in TRAINING.items()})
 
     def bank_settings(self) -> BankSettings:
         """Return how the bank is filled."""
@@ -146,6 +151,29 @@ class StyleGround:
     def sample(self, n: int, rng: Random) -> Tensor:
         """Draw n images of the prior, truncated as the candidates are."""
         return self.cut(self.generator.sample(n, rng, psi=self.settings.psi, cutoff=self.settings.cutoff))
+
+
+class StyleRenderer(nn.Module):
+    """The part of the prior that makes pictures of codes, as a network that may be trained further (PPDG-MI).
+
+    Called with codes (B, w_dim), or (B, num_ws, w_dim), and labels, which it ignores; gives images in [0, 1].
+    """
+
+    def __init__(self, ground: StyleGround) -> None:
+        super().__init__()
+        self.synthesis = ground.generator.generator.synthesis
+        self._num_ws, self._cut = ground.generator.num_ws, ground.cut
+
+    def forward(self, styles: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return images (B, C, S, S)."""
+        ws = styles[:, None].expand(-1, self._num_ws, -1) if styles.ndim == 2 else styles
+        return self._cut(to_canonical(self.synthesis(ws)))
+
+
+def with_renderer(prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared:
+    """Return a preparation whose prior has other weights of its `StyleRenderer`; the bank stays as it was scored."""
+    prior = prepared.state["prior"]
+    return Prepared(state={**prepared.state, "prior": {**prior, "weights": {**prior["weights"], **weights}}})
 
 
 def prepare_ground(

@@ -1,7 +1,7 @@
-"""The step PROCESS of MI-Face: denoising and sharpening of images (B, C, H, W), each for itself.
+"""Denoising and sharpening of images (B, C, H, W), each for itself.
 
-All filters keep the shape, mirror the image at its border and treat every channel alike. They are applied between
-two gradient steps, so nothing is differentiated through them.
+All filters keep the shape, mirror the image at its border and treat every channel alike; no side may be shorter than
+two pixels.
 """
 
 from __future__ import annotations

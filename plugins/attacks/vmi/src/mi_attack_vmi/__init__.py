@@ -1,0 +1,1 @@
+"""The attack VMI: variational model inversion."""
