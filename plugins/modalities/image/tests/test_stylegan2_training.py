@@ -49,10 +49,9 @@ def test_minibatch_deviation_against_a_loop() -> None:
     maps = seeded(6, 3, 2, 2).double()
     extended = minibatch_deviation(maps, group=4)  # 4 does not divide 6: groups of 3
     assert torch.equal(extended[:, :3], maps)
-    for group in (maps[:3], maps[3:]):
-        deviation = ((group - group.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean()
-        rows = extended[:3] if group is maps[:3] or torch.equal(group, maps[:3]) else extended[3:]
-        torch.testing.assert_close(rows[:, 3], deviation.expand(3, 2, 2))
+    for rows in (slice(0, 3), slice(3, 6)):
+        deviation = ((maps[rows] - maps[rows].mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean()
+        torch.testing.assert_close(extended[rows, 3], deviation.expand(3, 2, 2))
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -160,6 +159,12 @@ def test_training_is_repeatable_and_takes_bytes() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     again = train_stylegan(images.float() / 255, TINY, CPU)["weights"]
     assert all(torch.equal(first[name], again[name]) for name in again)
+
+
+def test_mixed_precision_trains_too() -> None:
+    runtime = Runtime.create("cpu", "bf16", seed=5)
+    weights = train_stylegan(pictures(channels=3), TINY, runtime)["weights"]
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:

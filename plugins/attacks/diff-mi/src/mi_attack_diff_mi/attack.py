@@ -14,22 +14,22 @@ Threat model: white box (logits, features and gradients of the target), unlabell
 Fidelity notes (paper / authors' code / here)
 - The authors tune on the 300 classes they attack. Here all classes of the target are tuned on, so that a preparation
   serves any choice of classes.
-- The authors supply the table of mean features as a file. Here it is made of the pseudo-labelled images, in the same pass
+- The authors supply the table of mean features as a file. Here it is made of the pseudo-labelled images, in the pass
   that labels them.
 - How often the class is left out in training is not published; here in 0.1 of the images. The mean of the weights
   starts with a lower decay, see `mi_attack_diff_mi.pretraining`.
 - Tuning ends at 0.99 of the last predictions recognised, or after 100 epochs. Kept in ``paper``. With few classes one
   lucky epoch would end it, so ``default`` and ``smoke`` take a fixed number.
-- The authors divide losses by a batch of 64 images and take gradient norms over it. Here losses are summed and norms are
-  the row's own, so that a result depends on no other case; Adamax and the ratio of the norms hide the scale.
+- The authors divide losses by a batch of 64 images and take gradient norms over it. Here losses are summed and norms
+  are the row's own, so that a result depends on no other case; Adamax and the ratio of the norms hide the scale.
 - The views' blur is 3 of 64 px wide in the authors' code; here it scales with the image.
-- The authors end with an adversarial attack on the target and report the result. ``paper`` does so too; by default it is
-  off, for it changes the target's confidence and nothing that a person sees. Scores are always those before it, and
-  reconstructions are ordered by them; run with ``polish`` on and off to compare.
+- The authors end with an adversarial attack on the target and report the result. ``paper`` does so too; by default it
+  is off, for it changes the target's confidence and nothing that a person sees. Scores are always those before it,
+  and reconstructions are ordered by them; run with ``polish`` on and off to compare.
 - The gradient of the denoising error goes through the network, as in the authors' code; ``prior_gradient=detached``
   leaves it out, in about three quarters of the time and with worse results on digits.
-- The presets ``default`` and ``smoke`` are ours: a network of an eighth of the width with two levels, a short training, for
-  small pictures on a CPU, with ``n_top`` 100 (paper: 30) and quicker tuning.
+- The presets ``default`` and ``smoke`` are ours: a network of an eighth of the width with two levels, a short training,
+  for small pictures on a CPU, with ``n_top`` 100 (paper: 30) and quicker tuning.
 - Images are in [0, 1] outside of the diffusion model. Notes on network and samplers: `mi_attack_diff_mi.denoiser`.
 """
 

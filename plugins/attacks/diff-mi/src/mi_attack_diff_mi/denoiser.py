@@ -17,6 +17,7 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import gcd
@@ -123,9 +124,7 @@ class Denoiser(nn.Module):
         Returns the clean image predicted at each step, the last one being the sample. Differentiable in the
         network's parameters.
         """
-        solver = DPMSolverMultistepScheduler(**BETAS, **CLIPPED, solver_order=2, algorithm_type="dpmsolver++")
-        solver.set_timesteps(steps, device=noise.device)
-        solver.set_begin_index(0)
+        solver = _solver(steps, noise.device)
         images, predicted = noise, []
         for index in solver.timesteps:
             times = (index + 1).expand(len(images))
@@ -148,6 +147,16 @@ class Denoiser(nn.Module):
                 return_dict=False,
             )[0]  # fmt: skip
         return now
+
+
+def _solver(steps: int, device: torch.device) -> DPMSolverMultistepScheduler:
+    """Return a solver at its beginning; it keeps what it predicted last."""
+    solver = DPMSolverMultistepScheduler(**BETAS, **CLIPPED, solver_order=2, algorithm_type="dpmsolver++")
+    with warnings.catch_warnings():  # diffusers 0.42 converts tensors in a way that numpy 2 deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
+        solver.set_timesteps(steps, device=device)
+    solver.set_begin_index(0)
+    return solver
 
 
 def _way_back(start: int, grid: int) -> range:

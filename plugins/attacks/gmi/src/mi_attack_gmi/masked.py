@@ -28,6 +28,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from mi_image.completion_prior import (
+    BY_PIXELS,
     COMPLETION_FIELDS,
     SMALL,
     SMOKE,
@@ -76,7 +77,7 @@ class MaskedInversion:
 
     Config: ClassVar[type[Config]] = MaskedInversionConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {**SMALL, "evidence_weight": 0.02, "steps": 150, "batch": 1},
+        "default": {**SMALL, **BY_PIXELS, "evidence_weight": 0.02, "steps": 150, "batch": 1},
         "smoke": {**SMOKE, "evidence_weight": 0.02, "guesses": 8, "steps": 10, "batch": 1, "restarts": 2},
         "paper": {},
     }

@@ -1,15 +1,15 @@
 """IF-GMI: the code of a StyleGAN is searched, then its intermediate features.
 
-Qiu, Fang, Yu, Chen, Qiu, Xia: "A Closer Look at GAN Priors: Exploiting Intermediate Features for Enhanced Model Inversion
-Attacks", ECCV 2024 (arXiv:2407.13863).
+Qiu, Fang, Yu, Chen, Qiu, Xia: "A Closer Look at GAN Priors: Exploiting Intermediate Features for Enhanced Model
+Inversion Attacks", ECCV 2024 (arXiv:2407.13863).
 
 Threat model: white box (logits and gradients of the target); a StyleGAN of the same kind of pictures, from a file or
 trained on unlabelled public images, that knows no target.
 
 1. The target scores many candidates of the prior; for each class the best are where the search begins (as in PPA).
 2. Stage 0 moves the style code down the Poincare distance under random crops.
-3. Stage i runs the generator up to its block i, then moves the code and the features that enter the block together. After
-   each step both are projected into L1 balls around where the stage began.
+3. Stage i runs the generator up to its block i, then moves the code and the features that enter the block together.
+   After each step both are projected into L1 balls around where the stage began.
 4. The stage whose pictures the target recognises best under random views is reported.
 
 Fidelity notes (paper / authors' code / here)
@@ -18,8 +18,8 @@ Fidelity notes (paper / authors' code / here)
 - The authors' later stages begin without the picture that the earlier blocks have made (the sum of their torgb layers).
   Here it is carried over; ``carry_image=false`` drops it as they do.
 - The authors average the loss over a batch; here it is summed, which Adam hides up to its epsilon.
-- The authors' radii lie far above what so few steps of this size can move a code, so that they bind the features at most;
-  see the README. The last radius of a list serves all later stages.
+- The authors' radii lie far above what so few steps of this size can move a code, so that they bind the features at
+  most; see the README. The last radius of a list serves all later stages.
 - Candidates, cropping and the central part: as in PPA, see `mi_image.stylegan_attacks` and `mi_image.crops`.
 - The presets ``default`` and ``smoke`` are ours: a small StyleGAN trained on the public images, and smaller radii.
 """
@@ -80,7 +80,9 @@ class IntermediateFeaturesConfig(StylePriorConfig):
         (1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 8000.0, 8000.0), min_length=1,
         description="L1 distance that the features may go in each later stage (code: 1000 to 8000)",
     )  # fmt: skip
-    carry_image: bool = Field(True, description="later stages go on with the earlier blocks' picture (code: they do not)")
+    carry_image: bool = Field(
+        True, description="later stages go on with the picture of the earlier blocks (code: they do not)"
+    )
     views: int = Field(1, ge=1, description="random crops per step (code: 1)")
     crop_area: float = Field(0.9, gt=0, le=1, description="smallest area of a crop (code: 0.9; dogs 0.75)")
     final_views: int = Field(100, ge=0, description="random views that choose the stage; 0: the image as it is")
@@ -108,8 +110,8 @@ class IntermediateFeatures:
     Config: ClassVar[type[Config]] = IntermediateFeaturesConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
-            **SMALL, "restarts": 10, "layers": 2, "learning_rate": 0.02, "feature_learning_rate": 0.02, "final_views": 50,
-            "style_radii": (20.0,), "feature_radii": (100.0, 200.0),
+            **SMALL, "restarts": 10, "layers": 2, "learning_rate": 0.05, "feature_learning_rate": 0.02,
+            "final_views": 50, "loss": "cross_entropy", "style_radii": (5.0,), "feature_radii": (30.0, 60.0),
         },
         "smoke": {
             **TINY, "restarts": 3, "layers": 1, "steps": 20, "feature_steps": 10, "learning_rate": 0.05,
@@ -145,9 +147,7 @@ class IntermediateFeatures:
                 break
             stage = next_stage(stage, _finite(found, stage), runtime, carry_image=config.carry_image)
         best, _ = best_stage(results, len(cases))
-        yield from reconstructions(
-            cases, best.found, best.images, best.scores, latents=best.styles, scored=best.scored
-        )
+        yield from reconstructions(cases, best.found, best.images, best.scores, latents=best.styles, scored=best.scored)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the target's work: the bank once; views of each stage's search and of its last look for each class."""
@@ -226,7 +226,8 @@ def _finite(found: Found, stage: Stage) -> Tensor:
 
 
 def _by_case(values: Tensor, cases: Sequence[Case]) -> Tensor:
-    return values.unflatten(0, (len(cases), -1))
+    parts: Tensor = values.unflatten(0, (len(cases), -1))
+    return parts
 
 
 def _each_by_case(tensors: Mapping[str, Tensor], cases: Sequence[Case]) -> dict[str, Tensor]:

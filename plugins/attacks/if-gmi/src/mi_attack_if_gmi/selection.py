@@ -17,8 +17,8 @@ __all__ = ["StageResult", "best_stage"]
 class StageResult:
     """What a stage left of each row.
 
-    styles (N, w_dim), images (N, C, S, S); scores (N,): the target's mean confidence, 0 where nobody looked or nothing is
-    finite; scored: whether the budget let the target look at all of them.
+    styles (N, w_dim), images (N, C, S, S); scores (N,): the target's mean confidence, 0 where nobody looked or
+    nothing is finite; scored: whether the budget let the target look at all of them.
     """
 
     found: Found

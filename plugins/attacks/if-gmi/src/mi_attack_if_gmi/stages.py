@@ -84,6 +84,9 @@ def next_stage(stage: Stage, values: Tensor, runtime: Runtime, *, carry_image: b
     entering = tiled(stage.advance, runtime.tile, values, *stage.constants.values())
     features, pictures = entering.split([shape.numel(), drawn.numel()], dim=1)
     return Stage(
-        ground=stage.ground, index=index, starts=torch.cat([stage.styles(values), features], dim=1), shape=shape,
+        ground=stage.ground,
+        index=index,
+        starts=torch.cat([stage.styles(values), features], dim=1),
+        shape=shape,
         pictures=pictures.unflatten(1, drawn) if carry_image else None,
     )

@@ -7,10 +7,10 @@ Threat model: white box (logits and gradients of the target); a StyleGAN of the 
 trained on unlabelled public images, that knows no target.
 
 1. The target scores many samples of the prior; for each class the best are where the search begins.
-2. The codes w of these samples, mapped to P space where they are nearly normal, give a box: mean +- ``width`` deviations
-   in each dimension.
-3. One code per restart moves down the cross-entropy with Adam, is mirrored at random, and is put back into the box after
-   each step, on both sides. The best state seen is kept.
+2. The codes w of these samples, mapped to P space where they are nearly normal, give a box: in each dimension the mean
+   and ``width`` deviations to either side.
+3. One code per restart moves down the cross-entropy with Adam, its picture mirrored at random, and is put back into the
+   box after each step, on both sides. The best state seen is kept.
 
 Fidelity notes (paper / authors' code / here)
 - The authors' random mirror image is one throw for the whole batch; here each row throws its own.

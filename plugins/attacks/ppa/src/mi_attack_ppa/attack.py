@@ -15,8 +15,8 @@ Fidelity notes (paper / authors' code / here)
   layer's, in all layers: the search begins at other pictures than were scored. Here ``cutoff`` is offered (8 in the
   preset ``paper``), but without it all layers are truncated and the search begins at what was scored.
 - The authors average the loss over a batch; here it is summed, which Adam hides up to its epsilon.
-- The authors' pictures are 1024 px (512 for dogs), cut to the central 800 px and resized to the target's input. Here the
-  central part is a field (`centre`), views are made at the prior's size, and the target's adapter resizes.
+- The authors' pictures are 1024 px (512 for dogs), cut to the central 800 px and resized to the target's input. Here
+  the central part is a field (`centre`), views are made at the prior's size, and the target's adapter resizes.
 - Views that would be wider than the picture are cut to its side; the authors draw them again.
 - The authors' discriminator term has weight 0 in all their configurations and is left out, as is the schedule of
   their default configuration, which none of those for a data set has.
@@ -57,7 +57,7 @@ from micore.threat import Spending
 class PlugAndPlayConfig(StylePriorConfig):
     """Settings of PPA; the defaults of single fields are those of the authors for CelebA, presets change them."""
 
-    candidates: int = Field(200, ge=1, description="candidates of the bank that are searched for each class (code: 200)")
+    candidates: int = Field(200, ge=1, description="candidates that are searched for each class (code: 200)")
     steps: int = Field(70, ge=0, description="Adam steps (code: 70; FaceScrub 50, dogs 100)")
     learning_rate: float = Field(0.005, gt=0, description="of the search's Adam (code: 0.005; dogs 0.01)")
     betas: tuple[float, float] = Field((0.1, 0.1), description="decays of the search's Adam (code: 0.1, 0.1)")
@@ -65,10 +65,10 @@ class PlugAndPlayConfig(StylePriorConfig):
         "poincare", description="what moves the search (paper: poincare); see the README on targets of few classes"
     )
     views: int = Field(1, ge=1, description="random crops per step (code: 1)")
-    crop_area: float = Field(0.9, gt=0, le=1, description="smallest area of a crop in the search (code: 0.9; dogs 0.75)")
-    final_views: int = Field(100, ge=0, description="random views of the last selection (code: 100); 0: the image as it is")
+    crop_area: float = Field(0.9, gt=0, le=1, description="smallest area of such a crop (code: 0.9; dogs 0.75)")
+    final_views: int = Field(100, ge=0, description="random views of the last selection (code: 100); 0: none")
     flip: float | None = Field(
-        None, ge=0, le=1, description="mirror images in the last selection (code: 0.5); none: 0.5 for colour, 0 for grey"
+        None, ge=0, le=1, description="mirror images among them (code: 0.5); none: 0.5 for colour, 0 for grey"
     )
     final: int = Field(50, ge=1, description="reconstructions that are kept for each class (code: 50)")
 
@@ -116,9 +116,7 @@ class PlugAndPlay:
         found = RowSearch(objective=losses, optimizer=adam, steps=config.steps).run(rows, target.ledger, runtime)
         images = tiled(ground.render, runtime.tile, found.values)
         scores, scored = self._robustness(target, cases, images, rows.constants["labels"], rows.owners, runtime)
-        yield from reconstructions(
-            cases, found, images, scores, latents=found.values, keep=config.final, scored=scored
-        )
+        yield from reconstructions(cases, found, images, scores, latents=found.values, keep=config.final, scored=scored)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the target's work: the bank once; views of the search and of the last selection for each class."""

@@ -36,6 +36,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mi_image.completion_prior import (
+    BY_PIXELS,
     COMPLETION_FIELDS,
     SMALL,
     SMOKE,
@@ -101,7 +102,7 @@ class SecretGen:
 
     Config: ClassVar[type[Config]] = SecretGenConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {**SMALL, "completions": 50, "steps": 150, "batch": 1, "tries": 4},
+        "default": {**SMALL, **BY_PIXELS, "completions": 100, "steps": 150, "batch": 1, "tries": 4},
         "smoke": {**SMOKE, "completions": 12, "steps": 10, "batch": 1},
         "paper": {},
     }
@@ -166,8 +167,8 @@ class SecretGenBlackBox(SecretGen):
 
     Config: ClassVar[type[Config]] = BlackBoxConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {**SMALL, "diversity_weight": 10.0, "completions": 200, "steps": 20, "batch": 1, "tries": 4},
-        "smoke": {**SMOKE, "diversity_weight": 10.0, "completions": 40, "steps": 5, "batch": 1},
+        "default": {**SMALL, **BY_PIXELS, "completions": 200, "steps": 20, "batch": 1, "tries": 4},
+        "smoke": {**SMOKE, **BY_PIXELS, "completions": 40, "steps": 5, "batch": 1},
         "paper": {},
     }
     ACCESS: ClassVar[Access] = Access.SCORES

@@ -156,7 +156,8 @@ def _averaged(scores: Scores, images: Tensor, mirror: bool) -> Tensor:
     """Return the mean answer (B, K) to the views, which the target sees in one batch."""
     if not mirror:
         return scores(images)
-    return scores(torch.cat([images, images.flip(3)])).unflatten(0, (2, -1)).mean(dim=0)
+    both: Tensor = scores(torch.cat([images, images.flip(3)])).unflatten(0, (2, -1))
+    return both.mean(dim=0)
 
 
 def bare_scores(target: Target) -> Scores:
@@ -165,4 +166,9 @@ def bare_scores(target: Target) -> Scores:
     Raises: AccessDenied unless the run grants white-box access.
     """
     module = target.module
-    return lambda images: module(images).float().softmax(dim=1)
+
+    def answer(images: Tensor) -> Tensor:
+        logits: Tensor = module(images)
+        return logits.float().softmax(dim=1)
+
+    return answer

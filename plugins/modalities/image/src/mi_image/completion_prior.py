@@ -22,7 +22,9 @@ from micore.runtime import Runtime
 from micore.target import CountedModule, Target
 from micore.threat import Spending
 
-__all__ = ["COMPLETION_FIELDS", "SMALL", "SMOKE", "CompletionConfig", "completion_cost", "prepare_completion"]
+__all__ = [
+    "BY_PIXELS", "COMPLETION_FIELDS", "SMALL", "SMOKE", "CompletionConfig", "completion_cost", "prepare_completion",
+]  # fmt: skip
 
 
 class CompletionConfig(Config):
@@ -52,6 +54,9 @@ SMALL: Mapping[str, Any] = {
     "gan_learning_rate": 2e-3,
 }  # fmt: skip
 """Values of ``default`` presets: a thousand small grey pictures, a minute on one core."""
+
+BY_PIXELS: Mapping[str, Any] = {"diversity": "pixels", "diversity_weight": 10.0}
+"""Completions told apart by pixels: a small network that is to differ in the target's features learns to fool it."""
 
 SMOKE: Mapping[str, Any] = {
     "latent_dim": 8, "width": 4, "critic_width": 8, "iterations": 40, "gan_batch_size": 16, "gan_learning_rate": 4e-3,

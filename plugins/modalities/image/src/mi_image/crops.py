@@ -87,7 +87,7 @@ def mean_confidences(
     target: Target, images: Tensor, labels: Tensor, numbers: Tensor, augmentation: Augmentation,
     owners: Sequence[str], runtime: Runtime,
 ) -> tuple[Tensor, bool]:  # fmt: skip
-    """Return the target's mean probability of each row's label over its random views, and whether the budget was enough.
+    """Return the target's mean probability of each row's label over random views, and whether the budget was enough.
 
     images (N, C, H, W); labels (N,); numbers (N, views, n_numbers). Without views (0) the image itself is looked at.
     """

@@ -132,11 +132,11 @@ class StyleGanTraining:
                 generator.size, generator.channels, self.arguments["channel_base"], settings.channel_max
             )
         # The plain layout: channels last gains 5 to 10 % here.
-        self.generator = runtime.place(generator).train()
+        self.generator = runtime.place(generator)
+        self.generator.mapping.eval()  # no running mean of w: the mean is measured at the end
         self.critic = runtime.place(critic).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        for network in (self.generator.synthesis, self.critic):
-            runtime.maybe_compile(network)
+        runtime.maybe_compile(self.generator.synthesis)  # not the critic: R1 differentiates its backward pass
         self.rng = runtime.rng("stylegan", "training")
         self.generator_adam = Adam(self.generator.parameters(), settings.learning_rate, (0.0, 0.99))
         lazy = settings.r1_interval / (settings.r1_interval + 1)  # one more step per interval

@@ -46,7 +46,7 @@ SMALL: Mapping[str, Any] = {
     **{field: getattr(StyleGanSettings, name) for field, name in TRAINING.items()},
     "bank": 2000, "psi": 1.0, "cutoff": None, "mirror": False,
 }  # fmt: skip
-"""Values of ``default`` presets: a StyleGAN for small pictures that a CPU trains in minutes, the same for all attacks."""
+"""Values of ``default`` presets: a StyleGAN for small pictures that a CPU trains in minutes, one for all attacks."""
 
 TINY: Mapping[str, Any] = {
     **SMALL, "latent_dim": 16, "w_dim": 16, "channel_base": 256, "channel_max": 16, "gan_iterations": 40,
@@ -209,8 +209,6 @@ def restore_ground(config: StylePriorConfig, prepared: Prepared | None, runtime:
     return _ground(config, prepared.state["prior"], bank, runtime)
 
 
-def _ground(
-    config: StylePriorConfig, prior: Mapping[str, Any], bank: CandidateBank, runtime: Runtime
-) -> StyleGround:
+def _ground(config: StylePriorConfig, prior: Mapping[str, Any], bank: CandidateBank, runtime: Runtime) -> StyleGround:
     generator = restore_stylegan(prior, runtime)
     return StyleGround(generator=generator, bank=bank, settings=config.bank_settings(), centre=config.centre)
