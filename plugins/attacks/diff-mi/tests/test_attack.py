@@ -30,10 +30,11 @@ from micore.testing.lab import holdout_accuracy, restored, train_toy
 from micore.threat import Access, Budget, Ledger, Spending
 
 IMAGES, CPU = ImageModality(), Runtime(device=torch.device("cpu"), seed=1)
-# The default preset with a smaller network, larger steps and fewer of them, to fit in 25 s.
+# The default preset with a smaller network, larger steps and fewer of them, to fit in 20 s. Seeds 1 to 3 gave 0.75 to
+# 0.9 by the judge below, at floors of at most 0.05.
 QUICK = {
-    "base": 8, "head_width": 8, "iterations": 300, "batch_size": 32, "learning_rate": 4e-3, "ema": 0.99,
-    "finetune_epochs": 20, "finetune_learning_rate": 3e-3, "restarts": 4,
+    "base": 8, "head_width": 8, "iterations": 220, "batch_size": 32, "learning_rate": 4e-3, "ema": 0.99,
+    "finetune_epochs": 15, "finetune_learning_rate": 3e-3, "restarts": 4,
 }  # fmt: skip
 
 

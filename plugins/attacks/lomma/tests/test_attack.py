@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from mi_image.datasets.digits import open_digits
 from mi_image.modality import ImageModality
 from mi_image.toy import image_toy
 from micore.configs import preset_config
-from micore.contracts import Attack, Case, HasForecast, HasGenerator, HasPrior, Prepared, Reconstruction, Subject
+from micore.contracts import Attack, Case, HasForecast, HasGenerator, HasPrior, Prepared, Reconstruction, Split, Subject
 from micore.errors import DataError, MiError, ModelError
 from micore.inputs import InputSpec
 from micore.kit.measuring import Figure, Rows, measure
@@ -23,6 +24,7 @@ from micore.kit.training import TrainingConfig
 from micore.registry import Registry
 from micore.runs.subjects import sample_prior, wrong_label
 from micore.runtime import Runtime
+from micore.shelf import Shelf
 from micore.target import Target
 from micore.testing.attack_bench import AttackBench
 from micore.testing.checks_attack import (
@@ -48,6 +50,27 @@ QUICK = {
 
 def attack(preset: str = "smoke", **options: object) -> LogitModelAugmented:
     return LogitModelAugmented(preset_config(LogitModelAugmented, preset, options, "lomma"))
+
+
+CASE = Case(id="class-1", goal="class", label=1)
+TINY = {
+    "iterations": 1, "student_epochs": 1, "student_network": "small-cnn", "student_widths": (2,), "steps": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Few:
+    """The first images of a split."""
+
+    split: Split
+    labels: None = None
+
+    def __len__(self) -> int:
+        return 40
+
+    def take(self, indices: Sequence[int] | Tensor) -> Tensor:
+        images: Tensor = self.split.take(indices)
+        return images
 
 
 # a target that can be inverted ----------------------------------------------------------------------------
@@ -119,12 +142,23 @@ def test_it_spends_what_it_forecast(digits: Digits) -> None:
     assert all(item.complete for item in found)
 
 
-def test_one_preparation_serves_all_variants(digits: Digits) -> None:
-    _, prepared, _ = digits.whole_run
+def test_variants_share_the_gan_and_only_some_need_students(digits: Digits, tmp_path: Path) -> None:
+    runtime, public = replace(CPU, shelf=Shelf(tmp_path)), Few(digits.public)
+    prepared, made = {}, []
+    for variant in VARIANTS:
+        prepared[variant] = attack(**TINY, variant=variant).prepare(digits.target(), public, runtime).state
+        made.append(len(list(tmp_path.iterdir())))
+    assert made == [1, 2, 2, 2]  # a GAN, then students
+    assert same(prepared["baseline"], prepared["logit"])
+    assert same(prepared["augmented"], prepared["full"])
+    assert prepared["full"].keys() - prepared["logit"].keys() == {"students"}
+
+
+def test_variants_differ(digits: Digits) -> None:
+    prepared = attack(**TINY).prepare(digits.target(), Few(digits.public), CPU)
     found = {}
     for variant in VARIANTS:
-        short = attack("default", **{**QUICK, "variant": variant, "steps": 2})
-        target = digits.target()
+        target, short = digits.target(), attack(**{**TINY, "variant": variant, "steps": 20})
         (item,) = short.run(target, digits.cases[:1], prepared, CPU)
         found[variant] = item.samples
         assert target.ledger.cases["class-0"] == short.forecast(5, 0).per_case
@@ -179,12 +213,6 @@ def linear_target(channels: int, size: int, n_classes: int = 3, *, featureless: 
         module, access=Access.WHITE_BOX, adapter=IMAGES.adapter(spec), input_spec=spec,
         classes=[str(label) for label in range(n_classes)], ledger=Ledger(), runtime=CPU,
     )  # fmt: skip
-
-
-CASE = Case(id="class-1", goal="class", label=1)
-TINY = {
-    "iterations": 1, "student_epochs": 1, "student_network": "small-cnn", "student_widths": (2,), "steps": 2,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(("base", "n"), [("gmi", 3), ("kedmi", 40)])

@@ -18,7 +18,7 @@ Fidelity notes (paper / authors' code / here)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import gcd
 from typing import Any
@@ -65,9 +65,12 @@ class DenoiserShape:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> DenoiserShape:
+    def from_dict(cls, data: Mapping[str, Any]) -> DenoiserShape:
         """Read the JSON form."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        return cls(**values)
 
 
 def require_makeable(images: Tensor, multipliers: Sequence[int]) -> None:
@@ -103,7 +106,8 @@ class Denoiser(nn.Module):
     def diffuse(self, images: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """Return images (B, C, H, W) as they are at times (B,), 0 to 1000: the image itself at 0."""
         kept = self.signal[times].view(-1, 1, 1, 1)
-        return kept.sqrt() * images + (1 - kept).sqrt() * noise
+        diffused: Tensor = kept.sqrt() * images + (1 - kept).sqrt() * noise
+        return diffused
 
     def forward(self, noisy: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """Return the noise (B, C, H, W) in images of times (B,), 1 to 1000, and labels (B,)."""
@@ -113,9 +117,11 @@ class Denoiser(nn.Module):
     def guided(self, noisy: Tensor, times: Tensor, labels: Tensor, scale: float) -> Tensor:
         """Return the noise with classifier-free guidance; one pass over twice the rows unless the scale is 1."""
         if scale == 1:
-            return self(noisy, times, labels)
+            plain: Tensor = self(noisy, times, labels).float()
+            return plain
         both = torch.cat([labels, torch.full_like(labels, self.null)])
-        with_class, without = self(noisy.repeat(2, 1, 1, 1), times.repeat(2), both).float().chunk(2)
+        predicted: Tensor = self(noisy.repeat(2, 1, 1, 1), times.repeat(2), both).float()
+        with_class, without = predicted.chunk(2)
         return scale * with_class - (scale - 1) * without
 
     def predictions(self, noise: Tensor, labels: Tensor, steps: int, scale: float) -> list[Tensor]:
@@ -125,7 +131,7 @@ class Denoiser(nn.Module):
         network's parameters.
         """
         solver = _solver(steps, noise.device)
-        images, predicted = noise, []
+        images, predicted = noise, list[Tensor]()
         for index in solver.timesteps:
             times = (index + 1).expand(len(images))
             images = solver.step(self.guided(images, times, labels, scale), index, images, return_dict=False)[0]
@@ -141,7 +147,7 @@ class Denoiser(nn.Module):
         ddim.set_timesteps(grid)
         now = self.diffuse(images, torch.full_like(labels, start), noises[0])
         for time, noise in zip(_way_back(start, grid), noises[1:], strict=True):
-            predicted = self.guided(now, torch.full_like(labels, time), labels, scale).float()
+            predicted = self.guided(now, torch.full_like(labels, time), labels, scale)
             now = ddim.step(
                 predicted, time - 1, now, eta=1.0, use_clipped_model_output=True, variance_noise=noise,
                 return_dict=False,
@@ -174,7 +180,7 @@ def build_denoiser(shape: DenoiserShape, runtime: Runtime) -> Denoiser:
         return runtime.maybe_compile(runtime.place(Denoiser(shape)))
 
 
-def restore_denoiser(shape: DenoiserShape, weights: dict[str, Tensor], runtime: Runtime) -> Denoiser:
+def restore_denoiser(shape: DenoiserShape, weights: Mapping[str, Tensor], runtime: Runtime) -> Denoiser:
     """Return a trained denoiser to attack with: in eval mode and without gradients."""
     denoiser = build_denoiser(shape, runtime)
     denoiser.load_state_dict(weights)

@@ -114,8 +114,8 @@ class Finetuning:
 
 def learning_parameters(denoiser: Denoiser) -> Iterator[nn.Parameter]:
     """Yield the class embeddings, then the middle block's convolutions and projections, without its time layers."""
-    yield from denoiser.network.class_embedding.parameters()
-    for name, layer in denoiser.network.mid_block.named_modules():
+    yield from denoiser.network.get_submodule("class_embedding").parameters()
+    for name, layer in denoiser.network.get_submodule("mid_block").named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and not name.endswith("time_emb_proj"):
             yield from layer.parameters()
 

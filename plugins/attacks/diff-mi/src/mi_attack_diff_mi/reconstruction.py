@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -71,9 +72,13 @@ class Reconstructor:
             for first in range(0, n, tile):
                 part = _Tile(self, labels[first : first + tile], streams[first : first + tile], runtime)
                 parts.append(part)
-                part.search(owners[first : first + tile], ledger, lambda done, at=first: report(at * self.steps + done))
+                part.search(owners[first : first + tile], ledger, partial(_report, report, first * self.steps))
                 part.refine()
         return _found(parts)
+
+
+def _report(report: Callable[[int], None], before: int, done: int) -> None:
+    report(before + done)
 
 
 class _Tile:
@@ -133,7 +138,7 @@ class _Tile:
         plan, values = self.plan, self.values.detach().requires_grad_(self.plan.full_gradient)
         noisy = plan.denoiser.diffuse(values, times, noise)
         with torch.set_grad_enabled(plan.full_gradient), self.runtime.autocast():
-            error = plan.denoiser.guided(noisy, times, self._labels, plan.scale).float() - noise
+            error = plan.denoiser.guided(noisy, times, self._labels, plan.scale) - noise
         if not plan.full_gradient:
             return 2 / error[0].numel() * _cells(plan.denoiser.signal[times].sqrt()) * error
         (gradient,) = torch.autograd.grad(error.square().mean(dim=(1, 2, 3)).sum(), values)

@@ -21,7 +21,8 @@ Fidelity notes (paper / authors' code / here)
 - The authors' radii lie far above what so few steps of this size can move a code, so that they bind the features at
   most; see the README. The last radius of a list serves all later stages.
 - Candidates, cropping and the central part: as in PPA, see `mi_image.stylegan_attacks` and `mi_image.crops`.
-- The presets ``default`` and ``smoke`` are ours: a small StyleGAN trained on the public images, and smaller radii.
+- The presets ``default`` and ``smoke`` are ours: a small StyleGAN trained on the public images, larger steps, smaller
+  radii, and cross-entropy instead of the Poincare distance (see PPA).
 """
 
 from __future__ import annotations
@@ -111,11 +112,12 @@ class IntermediateFeatures:
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
             **SMALL, "restarts": 10, "layers": 2, "learning_rate": 0.05, "feature_learning_rate": 0.02,
-            "final_views": 50, "loss": "cross_entropy", "style_radii": (5.0,), "feature_radii": (30.0, 60.0),
+            "final_views": 50, "loss": "cross_entropy", "style_radii": (30.0,), "feature_radii": (10.0, 20.0),
         },
         "smoke": {
             **TINY, "restarts": 3, "layers": 1, "steps": 20, "feature_steps": 10, "learning_rate": 0.05,
-            "feature_learning_rate": 0.05, "final_views": 8, "style_radii": (20.0,), "feature_radii": (100.0,),
+            "feature_learning_rate": 0.02, "final_views": 8, "loss": "cross_entropy", "style_radii": (20.0,),
+            "feature_radii": (20.0,),
         },
         "paper": {"cutoff": 8, "mirror": True, "centre": 800 / 1024},
     }  # fmt: skip

@@ -99,16 +99,16 @@ class LommaConfig(Config):
 
 PREPARE_FIELDS = frozenset(
     {
-        "base", "gan_scale", "iterations", "width", "gan_learning_rate",
+        "base", "variant", "gan_scale", "iterations", "width", "gan_learning_rate",
         "student_network", "student_widths", "student_epochs", "student_batch_size", "student_learning_rate",
     }
 )  # fmt: skip
-"""All but the variant, the identity loss and the search: one preparation serves all variants."""
+"""All but the identity loss and the search; the variant, because it says whether there are students."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {
-        "gan_scale": "small", "student_network": "small-cnn", "student_widths": (12, 16, 24),
-        "student_learning_rate": 0.05, "steps": 600, "gaussians": 5, "draws": 2, "restarts": 10,
+        "variant": "logit", "gan_scale": "small", "student_network": "small-cnn", "student_widths": (12, 16, 24),
+        "student_learning_rate": 0.05, "steps": 1500, "gaussians": 5, "draws": 2, "restarts": 10,
     },
     "smoke": {
         "gan_scale": "smoke", "student_network": "small-cnn", "student_widths": (6, 8), "student_epochs": 10,

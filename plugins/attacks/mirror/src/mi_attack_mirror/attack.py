@@ -81,7 +81,7 @@ class Mirror:
 
     Config: ClassVar[type[Config]] = MirrorConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {**SMALL, "restarts": 10, "steps": 300, "learning_rate": 0.1},
+        "default": {**SMALL, "restarts": 10, "steps": 200, "width": 3.0},
         "smoke": {**TINY, "restarts": 3, "steps": 40, "learning_rate": 0.1},
         "paper": {"cutoff": 8},
     }

@@ -108,8 +108,8 @@ class Variational:
     Config: ClassVar[type[Config]] = VariationalConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
-            **gan_preset(SMALL), "levels": 1, "flow_steps": 4, "hidden": 64, "samples": 16, "steps": 300,
-            "optimizer": "adam", "learning_rate": 1e-3, "draws": 10,
+            **gan_preset(SMALL), "levels": 1, "flow_steps": 4, "hidden": 64, "coupling": "affine", "samples": 16,
+            "steps": 300, "optimizer": "adam", "learning_rate": 3e-3, "draws": 10,
         },
         "smoke": {
             **gan_preset(SMOKE), "levels": 1, "flow_steps": 2, "hidden": 16, "samples": 8, "steps": 50,

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ from torch.optim import Adam
 
 from mi_image.dcgan import DcganGenerator, KedCritic
 from mi_image.gan_steps import Source, as_float, copied, descend, moments, restore, train_gan
+from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
 __all__ = [
@@ -196,25 +197,32 @@ class KedTraining:
         self.iteration = int(state["iteration"])
 
 
-def ked_state(images: Tensor, soft_labels: Tensor, settings: KedSettings, runtime: Runtime) -> dict[str, Any]:
-    """Train the GAN from the runtime's checkpoint on; return weights and what builds the networks.
+def ked_state(images: Tensor, soft_labels: Tensor, settings: KedSettings, runtime: Runtime) -> Mapping[str, Any]:
+    """Train the GAN, or take it from the shelf if another attack left it there; plain data for `restore_ked`.
 
-    images: (N, C, H, W), float or uint8; soft_labels: (N, K); both on the runtime's device.
+    images: (N, C, H, W), float or uint8; soft_labels: (N, K); both on the runtime's device. All that the GAN knows of
+    the target is in the labels, so that attacks on one target with equal settings share it; each pays for the
+    labels. Resumes bit for bit from ``runtime.checkpoints`` (without a shelf; with one it has a checkpoint of its own).
     """
     arguments = {
         "n_classes": soft_labels.shape[1], "size": images.shape[2], "channels": images.shape[1],
         "latent_dim": settings.latent_dim, "width": settings.width,
         "n_kernels": settings.n_kernels, "kernel_dim": settings.kernel_dim,
     }  # fmt: skip
-    generator, critic = _networks(arguments, runtime)
-    runtime.maybe_compile(generator)
-    runtime.maybe_compile(critic)
-    training = KedTraining(
-        generator, critic, images, soft_labels, runtime.rng("ked", "gan"), settings, runtime.autocast
-    )
-    train_gan(training, settings.iterations, runtime, "training the inversion-specific GAN", runtime.checkpoints.load())
-    weights = {"generator": copied(generator.state_dict()), "critic": copied(critic.state_dict())}
-    return {**weights, "arguments": arguments}
+
+    def work(stage: Runtime) -> Mapping[str, Any]:
+        generator, critic = _networks(arguments, stage)
+        stage.maybe_compile(generator)
+        stage.maybe_compile(critic)
+        training = KedTraining(
+            generator, critic, images, soft_labels, stage.rng("ked", "gan"), settings, stage.autocast
+        )
+        train_gan(training, settings.iterations, stage, "training the inversion-specific GAN", stage.checkpoints.load())
+        weights = {"generator": copied(generator.state_dict()), "critic": copied(critic.state_dict())}
+        return {**weights, "arguments": arguments}
+
+    digests = {"images": tensor_digest(images), "labels": tensor_digest(soft_labels)}
+    return shared("ked", {"settings": asdict(settings), **digests}, work, runtime)
 
 
 def restore_ked(state: Mapping[str, Any], runtime: Runtime) -> tuple[DcganGenerator, KedCritic]:

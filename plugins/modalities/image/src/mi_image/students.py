@@ -15,7 +15,7 @@ Fidelity notes (paper / authors' code / here)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch.optim import SGD
 
 from mi_image.classifiers import ResNet18, SmallCnn, SmallResNet
 from mi_image.gan_steps import as_float, copied
+from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
 __all__ = ["NETWORKS", "StudentSettings", "distillation_loss", "restore_students", "student_states"]
@@ -59,19 +60,27 @@ def distillation_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
     return functional.kl_div(functional.log_softmax(logits, dim=1), soft_labels, reduction="batchmean")
 
 
-def student_states(images: Tensor, soft_labels: Tensor, settings: StudentSettings, runtime: Runtime) -> dict[str, Any]:
-    """Train all students from the runtime's checkpoint on; return plain data for `restore_students`.
+def student_states(
+    images: Tensor, soft_labels: Tensor, settings: StudentSettings, runtime: Runtime
+) -> Mapping[str, Any]:
+    """Train all students, or take them from the shelf; plain data for `restore_students`.
 
     images: (N, C, H, W), float in [0, 1] or uint8; soft_labels: (N, K), the target's probabilities; both on the
-    runtime's device. Resumes bit for bit at the end of an epoch.
+    runtime's device. Resumes bit for bit at the end of an epoch, from ``runtime.checkpoints`` (without a shelf; with
+    one it has a checkpoint of its own).
     """
     arguments = {
         "network": settings.network, "widths": list(settings.widths), "n_classes": soft_labels.shape[1],
         "channels": images.shape[1], "size": images.shape[2],
     }  # fmt: skip
-    training = _Training(_networks(arguments, runtime), images, soft_labels, settings, runtime)
-    training.run()
-    return {"arguments": arguments, "weights": [copied(network.state_dict()) for network in training.networks]}
+
+    def work(stage: Runtime) -> Mapping[str, Any]:
+        training = _Training(_networks(arguments, stage), images, soft_labels, settings, stage)
+        training.run()
+        return {"arguments": arguments, "weights": [copied(network.state_dict()) for network in training.networks]}
+
+    digests = {"images": tensor_digest(images), "labels": tensor_digest(soft_labels)}
+    return shared("students", {"settings": asdict(settings), **digests}, work, runtime)
 
 
 def restore_students(state: Mapping[str, Any], runtime: Runtime) -> list[nn.Module]:

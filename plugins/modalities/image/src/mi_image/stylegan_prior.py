@@ -20,7 +20,8 @@ from micore.runtime import Random, Runtime
 __all__ = ["StyleGanPrior", "build_stylegan", "restore_stylegan"]
 
 _MAPPED_ROWS = 4096
-_RENDERED_ROWS = 32
+_RENDERED_ROWS, _RENDERED_PIXELS = 32, 2**22
+"""Most pictures, and pixels, that are drawn at once when samples are: four pictures of 1024 px."""
 
 
 class StyleGanPrior:
@@ -95,7 +96,8 @@ class StyleGanPrior:
         """Draw n pictures; labels of a conditional generator are drawn uniformly."""
         with torch.no_grad():
             ws = self.sample_ws(n, rng, psi=psi, cutoff=cutoff)
-            return torch.cat([self.render(part) for part in ws.split(_RENDERED_ROWS)])
+            rows = max(1, min(_RENDERED_ROWS, _RENDERED_PIXELS // self.size**2))
+            return torch.cat([self.render(part) for part in ws.split(rows)])
 
     @torch.no_grad()
     def sample_ws(self, n: int, rng: Random, *, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
