@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from mi_attack_gmi.attack import GenerativeInversion
 from micore.configs import preset_config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from mi_attack_if_gmi.attack import IntermediateFeatures
 from micore.configs import preset_config

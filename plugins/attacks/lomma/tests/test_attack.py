@@ -229,12 +229,15 @@ def test_latents_stay_in_the_box_and_colours_are_colours(base: str, n: int) -> N
     assert bool(found.latents.abs().max() > 1) is (base == "kedmi")
 
 
-def test_what_does_not_fit_is_said_before_any_query() -> None:
-    target = linear_target(1, 12)
-    with pytest.raises(MiError, match="not 12x12") as caught:
-        attack(**TINY).prepare(target, Noise.of(1, 12), CPU)
+@pytest.mark.parametrize(("size", "message"), [(12, "not 12x12"), (8, "at least 16 pixels, not 8x8")])
+def test_what_does_not_fit_is_said_before_any_query(size: int, message: str) -> None:
+    target = linear_target(1, size)
+    with pytest.raises(MiError, match=message) as caught:
+        attack(**TINY).prepare(target, Noise.of(1, size), CPU)
     assert caught.value.hint
     assert target.ledger.total.queries == 0
+    if size == 8:
+        attack(**TINY, variant="logit").prepare(target, Noise.of(1, size), CPU)
 
 
 def test_what_is_missing_is_said() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from mi_attack_mirror.attack import Mirror
 from micore.configs import preset_config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from mi_attack_vmi.attack import Variational
 from micore.configs import preset_config

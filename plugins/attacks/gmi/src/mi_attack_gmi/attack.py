@@ -83,7 +83,7 @@ class GenerativeInversion:
 
     Config: ClassVar[type[Config]] = GenerativeInversionConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {**gan_preset(SMALL), "steps": 300, "class_batch": 1},
+        "default": {**gan_preset(SMALL), "steps": 300, "class_batch": 1, "restarts": 10},
         "smoke": {**gan_preset(SMOKE), "steps": 40, "class_batch": 1, "restarts": 3},
         "paper": {},
     }

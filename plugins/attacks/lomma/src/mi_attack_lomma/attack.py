@@ -50,7 +50,7 @@ from mi_image.dcgan import DcganGenerator
 from mi_image.gan_search import GaussianSearch, LatentObjective, PointSearch, Realism, evidence_loss, negative_score
 from mi_image.ked_training import ked_state, restore_ked
 from mi_image.priors import GanPrior
-from mi_image.students import restore_students, student_states
+from mi_image.students import require_teachable, restore_students, student_states
 from mi_image.wgan_training import gan_state, require_makeable, restore_gan
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
@@ -80,8 +80,10 @@ class LogitModelAugmented:
         if public is None or len(public) == 0:
             raise DataError("lomma needs public images")
         images = public.take(torch.arange(len(public))).to(runtime.device)
-        require_makeable(images)  # before the target is asked anything
         stages, config = Stages(runtime), self.config
+        require_makeable(images)  # before the target is asked anything
+        if config.asks_students:
+            require_teachable(images)
 
         def ask(stage: Runtime) -> Mapping[str, Any]:
             return dict(zip(("labels", "mean"), labels_and_mean_features(target, images, stage), strict=True))

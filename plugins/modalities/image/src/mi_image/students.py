@@ -22,12 +22,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
-from mi_image.classifiers import ResNet18, SmallCnn, SmallResNet
+from mi_image.classifiers import ImageClassifier, ResNet18, SmallCnn, SmallResNet
 from mi_image.gan_steps import as_float, copied
+from micore.errors import MiError
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
-__all__ = ["NETWORKS", "StudentSettings", "distillation_loss", "restore_students", "student_states"]
+__all__ = [
+    "NETWORKS",
+    "StudentSettings",
+    "distillation_loss",
+    "require_teachable",
+    "restore_students",
+    "student_states",
+]
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "small-cnn": SmallCnn,
@@ -58,6 +66,19 @@ class StudentSettings:
 def distillation_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
     """Return the mean KL(T || S) of a student's logits (B, K) from the target's probabilities (B, K)."""
     return functional.kl_div(functional.log_softmax(logits, dim=1), soft_labels, reduction="batchmean")
+
+
+def require_teachable(images: Tensor) -> None:
+    """Check that students can look at images like these, (N, C, H, W), before any work is done.
+
+    Raises MiError for images that are too small.
+    """
+    least = ImageClassifier.min_size
+    if min(images.shape[2:]) < least:
+        raise MiError(
+            f"students need images of at least {least} pixels, not {images.shape[2]}x{images.shape[3]}",
+            hint="resize the data (-D size=...), or choose a variant of the attack without students",
+        )
 
 
 def student_states(
