@@ -130,8 +130,8 @@ def test_mirror_images_are_thrown_for_colour_or_when_asked(toy: Trial) -> None:
     assert not all(map(torch.equal, plain, always))
 
 
-def test_without_steps_the_best_candidates_come_back(toy: Trial) -> None:
-    starts = bank(toy).starts(toy.cases, 3)
+def test_without_steps_the_best_candidates_come_back_from_within_the_box(toy: Trial) -> None:
+    starts = code_box(bank(toy), 1.0).clamp(bank(toy).starts(toy.cases, 3))
     for row, item in enumerate(toy.run(toy.attack(steps=0))[1]):
         assert item.latents is not None
         assert sorted(item.latents.tolist()) == sorted(starts[row].tolist())

@@ -105,7 +105,7 @@ class GenerativeInversion:
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
     ) -> Iterator[Reconstruction]:
-        """Search the latents of all restarts of all cases (equations 4 and 5)."""
+        """Search the latents of all restarts of all cases."""
         config = self.config
         generator, critic = restore_gan(_state(prepared), runtime)
         objective = LatentObjective(
@@ -126,7 +126,7 @@ class GenerativeInversion:
 
     def prior(self, prepared: Prepared, runtime: Runtime) -> GanPrior:
         """Return the GAN as a prior; it has never seen the target."""
-        return GanPrior(self.generator(prepared, runtime))
+        return GanPrior(restore_gan(_state(prepared), runtime)[0])
 
     def generator(self, prepared: Prepared, runtime: Runtime) -> nn.Module:
         """Build the generator: latents (B, latent_dim) to images; labels are ignored."""

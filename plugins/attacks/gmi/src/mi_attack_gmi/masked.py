@@ -1,7 +1,7 @@
 """GMI's variant with auxiliary knowledge: the class of a partly hidden image is not all, the image itself is sought.
 
-Zhang et al.: "The Secret Revealer" (CVPR 2020, arXiv:1911.07135), section 3.2 and 4: the attacker holds a corrupted
-copy of a private image.
+Zhang et al.: "The Secret Revealer" (CVPR 2020, arXiv:1911.07135), with auxiliary knowledge: the attacker holds a
+corrupted copy of a private image.
 
 Threat model: white box, unlabelled public images, a private image of which a part is hidden or blurred.
 

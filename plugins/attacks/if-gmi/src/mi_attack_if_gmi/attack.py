@@ -46,6 +46,7 @@ from mi_image.stylegan_attacks import (
     StylePriorConfig,
     prepare_ground,
     restore_ground,
+    shown_channels,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import ModelError
@@ -204,7 +205,7 @@ class IntermediateFeatures:
         """Render what a stage found, and ask the target how sure it is of it."""
         config = self.config
         images = tiled(stage.render, runtime.tile, found.values, *stage.constants.values())
-        views = final_views(default_flip(images.shape[1], config.flip))
+        views = final_views(default_flip(shown_channels(images, target), config.flip))
         numbers = view_numbers(cases, config.restarts, config.final_views, views, runtime)
         rows = make_rows(cases, _by_case(found.values, cases))
         scores, scored = mean_confidences(

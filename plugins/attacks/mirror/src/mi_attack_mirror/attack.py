@@ -16,6 +16,8 @@ Fidelity notes (paper / authors' code / here)
 - The authors' random mirror image is one throw for the whole batch; here each row throws its own.
 - The authors average the loss over a batch; here it is summed, which Adam hides up to its epsilon.
 - The authors may add dropout in the target, a discriminator term and an energy term, off by default; left out.
+- The authors put a code into the box after each step, so that the state that is kept can be the very first, outside the
+  box. Here the search begins inside.
 - The kept state is that with the lowest loss, as in the authors' code; reconstructions are returned best first by the
   target's confidence in the unchanged image.
 - The authors' variants over w+ and over z are left out: their released command searches one code for all layers.
@@ -43,6 +45,7 @@ from mi_image.stylegan_attacks import (
     StyleRenderer,
     prepare_ground,
     restore_ground,
+    shown_channels,
     with_renderer,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -103,16 +106,14 @@ class Mirror:
         """Search from the best samples of all cases."""
         config, ground = self.config, restore_ground(self.config, prepared, runtime, "mirror")
         module, box = target.module, code_box(ground.bank, config.width)
-        views = Augmentation(
-            crop_area=1.0, flip=default_flip(ground.generator.channels, config.flip), rotation=0.0, brightness=0.0,
-            contrast=0.0,
-        )  # fmt: skip
+        starts = box.clamp(ground.bank.starts(cases, config.restarts))
+        flip = default_flip(shown_channels(ground.render(starts[0, :1]), target), config.flip)
+        views = Augmentation(crop_area=1.0, flip=flip, rotation=0.0, brightness=0.0, contrast=0.0)
 
         def surprise(styles: Tensor, rows: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
             images = ground.render(styles)
             return config.weight * view_losses(module, cross_entropy, images, rows["labels"], views, numbers)
 
-        starts = ground.bank.starts(cases, config.restarts)
         rows = make_rows(cases, starts, uniform_draws(cases, config.restarts, views.n_numbers, runtime))
         schedule = ramp_up_and_down(config.steps) if config.steps else None
         search = RowSearch(

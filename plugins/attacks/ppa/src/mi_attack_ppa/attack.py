@@ -44,6 +44,7 @@ from mi_image.stylegan_attacks import (
     StyleRenderer,
     prepare_ground,
     restore_ground,
+    shown_channels,
     with_renderer,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -153,6 +154,6 @@ class PlugAndPlay:
     ) -> tuple[Tensor, bool]:  # fmt: skip
         """Return the mean confidence of each row (N,) over the views of the last selection."""
         config = self.config
-        views = final_views(default_flip(images.shape[1], config.flip))
+        views = final_views(default_flip(shown_channels(images, target), config.flip))
         numbers = view_numbers(cases, config.candidates, config.final_views, views, runtime)
         return mean_confidences(target, images, labels, numbers, views, owners, runtime)

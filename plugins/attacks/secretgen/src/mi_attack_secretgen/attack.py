@@ -120,7 +120,7 @@ class SecretGen:
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
     ) -> Iterator[Reconstruction]:
-        """Find every case's pseudo label (section 4.2) and refine the surest completions (section 4.3)."""
+        """Find every case's pseudo label (section 3.4) and refine the surest completions (3.5, 3.6)."""
         config, (ground, mean) = self.config, self._ground(cases, prepared, runtime)
         answer = probabilities(target, self.ACCESS)
         drawn = ground.latents(config.completions, "latents", config.box)
@@ -135,7 +135,7 @@ class SecretGen:
         yield from give_back(ground, rows, found, answer, target.ledger, config.keep)
 
     def control(self, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime) -> Iterator[Reconstruction]:
-        """Complete the cases at random (the authors' baseline ``pii``)."""
+        """Complete the cases at random (the paper's baseline PII, without its search by the critics)."""
         ground, _ = self._ground(cases, prepared, runtime)
         yield from complete_unguided(ground, self.config.keep, self.config.box)
 

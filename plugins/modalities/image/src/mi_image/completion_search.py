@@ -1,7 +1,7 @@
 """What GMI's masked variant and SecretGen share: what a target says of completions, and a search for better ones.
 
-Sources: Zhang et al., "The Secret Revealer" (GMI, CVPR 2020), section 3.2; Yuan et al., "SecretGen" (ECCV 2022),
-sections 4.2 and 4.3.
+Sources: Zhang et al., "The Secret Revealer" (GMI, CVPR 2020), with auxiliary knowledge; Yuan et al., "SecretGen"
+(ECCV 2022), sections 3.4 to 3.6.
 
 The rows are (case x latent). Nobody tells the adversary the class of the hidden image: it is guessed from what the
 target says of completions.
@@ -170,8 +170,8 @@ def guesses(answers: Answers) -> Tensor:
 def pseudo_labels(answers: Answers) -> Tensor:
     """Return the class (C,) with the largest average of those that the target assigned to a completion.
 
-    SecretGen, section 4.2: the classes in falling order of the average over completions and views; the first that
-    some completion was classified as.
+    SecretGen, section 3.4: the largest average over completions and views. The authors' code passes over classes that
+    no completion was classified as.
     """
     average = torch.stack([overall.sum(dim=0) for overall in answers.overall])
     assigned = torch.zeros_like(average).scatter_add(1, answers.own.argmax(dim=2), answers.asked.to(average.dtype))
@@ -182,7 +182,7 @@ def confident_seeds(answers: Answers, labels: Tensor, latents: Tensor, spare: Te
     """Return the latents (C, m, d) of completions that the target classified as their label, the surest first.
 
     latents (C, n, d): of all completions; spare (C, m, d): taken where there are fewer than m of them (SecretGen,
-    section 4.3).
+    section 3.5).
     """
     own = answers.own.gather(2, labels[:, None, None].expand(-1, latents.shape[1], 1))[..., 0]
     fits = (answers.own.argmax(dim=2) == labels[:, None]) & answers.asked

@@ -1,7 +1,7 @@
 """Completion of partly hidden images: the prior of SecretGen and of GMI's masked variant.
 
-Sources: Zhang et al., "The Secret Revealer" (GMI, CVPR 2020), section 3.2 with auxiliary knowledge; Yuan et al.,
-"SecretGen: Privacy Recovery on Pre-trained Models via Distribution Discrimination" (ECCV 2022), section 4.1, whose
+Sources: Zhang et al., "The Secret Revealer" (GMI, CVPR 2020), with auxiliary knowledge; Yuan et al.,
+"SecretGen: Privacy Recovery on Pre-trained Models via Distribution Discrimination" (ECCV 2022), section 3.3, whose
 generator follows it: one branch reads the visible part, one draws an identity from a latent, a decoder joins them.
 
 Fidelity notes (paper / authors' code / here)

@@ -1,6 +1,6 @@
 """Training of the completion network on corrupted public images, resumable bit for bit.
 
-Sources: Yuan et al. (SecretGen, ECCV 2022), section 4.1; Zhang et al. (GMI, CVPR 2020), section 3.2; both authors'
+Sources: Yuan et al. (SecretGen, ECCV 2022), section 3.3, equations 1 to 3; Zhang et al. (GMI, CVPR 2020); both authors'
 code. Two Wasserstein critics with gradient penalty judge completions, one the whole image and one a patch of half
 its side, and a diversity term keeps the latent from being ignored:
 
@@ -78,7 +78,8 @@ class Inpainting:
 
     def realism(self, images: Tensor, numbers: Tensor) -> Tensor:
         """Return how real images (B, C, H, W) look, (B,), higher is more, with patches placed by numbers (B, 2)."""
-        return (self.patch_critic(patches(images, numbers)) + self.critic(images)).float()
+        scores: Tensor = self.patch_critic(patches(images, numbers)) + self.critic(images)
+        return scores.float()
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks by the names they are stored under."""
@@ -145,7 +146,7 @@ class InpaintingTraining:
         with self.autocast():
             real_scores, scores = critic(torch.cat([real, completed])).float().chunk(2)
         penalty = gradient_penalty(critic, real, completed, self.rng.uniform((len(real),)))
-        loss = scores.mean() - real_scores.mean() + self.settings.penalty_weight * penalty
+        loss: Tensor = scores.mean() - real_scores.mean() + self.settings.penalty_weight * penalty
         descend(self._adams[name], critic, loss)
         return loss.detach()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mi_image.conditional_gan import ConditionalGenerator
 from micore.runtime import Random
@@ -23,17 +25,23 @@ class ConditionalPrior:
         return self.generator(latents, labels)
 
 
+class LatentGenerator(Protocol):
+    """What a prior needs of an unconditional generator."""
+
+    latent_dim: int
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Map latents (n, latent_dim) to images (n, C, H, W) in [0, 1]."""
+        ...
+
+
 class GanPrior:
-    """An unconditional generator seen as a prior: latents z ~ N(0, I).
+    """An unconditional generator seen as a prior: latents z ~ N(0, I)."""
 
-    generator: maps z (n, latent_dim) to images, and has the attribute ``latent_dim``.
-    """
-
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: LatentGenerator) -> None:
         self.generator = generator
 
     @torch.no_grad()
     def sample(self, n: int, rng: Random) -> Tensor:
         """Draw n images (n, C, H, W) in [0, 1]."""
-        images: Tensor = self.generator(rng.normal((n, self.generator.latent_dim)))
-        return images
+        return self.generator(rng.normal((n, self.generator.latent_dim)))

@@ -29,7 +29,7 @@ from micore.target import Target
 
 __all__ = [
     "PREPARE_FIELDS", "SMALL", "TINY", "StyleGround", "StylePriorConfig", "StyleRenderer", "prepare_ground",
-    "restore_ground", "with_renderer",
+    "restore_ground", "shown_channels", "with_renderer",
 ]  # fmt: skip
 
 TRAINING: Mapping[str, str] = {
@@ -207,6 +207,11 @@ def restore_ground(config: StylePriorConfig, prepared: Prepared | None, runtime:
         raise DataError(f"{attack} was not prepared")
     bank = CandidateBank.restore(prepared.state["bank"], runtime)
     return _ground(config, prepared.state["prior"], bank, runtime)
+
+
+def shown_channels(images: Tensor, target: Target) -> int:
+    """Return the channels in which the target sees images (N, C, S, S): 1 when either they or its input are grey."""
+    return min(images.shape[1], target.input_spec.shape[0])
 
 
 def _ground(config: StylePriorConfig, prior: Mapping[str, Any], bank: CandidateBank, runtime: Runtime) -> StyleGround:

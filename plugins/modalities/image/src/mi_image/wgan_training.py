@@ -72,7 +72,8 @@ def gradient_penalty(critic: nn.Module, real: Tensor, generated: Tensor, shares:
     weights = shares.view(-1, 1, 1, 1)
     between = (weights * real + (1 - weights) * generated).detach().requires_grad_(True)
     (slopes,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (slopes.flatten(1).norm(dim=1) - 1).square().mean()
+    penalty: Tensor = (slopes.flatten(1).norm(dim=1) - 1).square().mean()
+    return penalty
 
 
 class WganTraining:
@@ -115,13 +116,13 @@ class WganTraining:
         with self.autocast():
             real_scores, scores = self.critic(torch.cat([real, generated])).float().chunk(2)
         penalty = gradient_penalty(self.critic, real, generated.float(), self.rng.uniform((n,)))
-        loss = scores.mean() - real_scores.mean() + self.settings.penalty_weight * penalty
+        loss: Tensor = scores.mean() - real_scores.mean() + self.settings.penalty_weight * penalty
         descend(self.critic_adam, self.critic, loss)
         return loss.detach()
 
     def _step_generator(self) -> Tensor:
         with self.autocast():
-            loss = -self.critic(self._generate()).float().mean()
+            loss: Tensor = -self.critic(self._generate()).float().mean()
         descend(self.generator_adam, self.generator, loss)
         return loss.detach()
 
