@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -100,7 +101,7 @@ def test_each_level_has_half_of_the_next(latent_dim: int, levels: int) -> None:
     sizes = level_sizes(latent_dim, levels)
     assert len(sizes) == levels
     assert sizes[-1] == latent_dim
-    assert all(small == -(-large // 2) for small, large in zip(sizes, sizes[1:], strict=False))
+    assert all(small == -(-large // 2) for small, large in itertools.pairwise(sizes))
 
 
 def test_the_published_flow_has_128_256_and_512_dimensions() -> None:
