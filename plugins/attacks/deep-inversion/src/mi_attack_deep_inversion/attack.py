@@ -58,7 +58,7 @@ from micore.threat import Spending
 
 SMALL = {
     "restarts": 10, "companions": 40, "low_steps": 150, "steps": 150, "learning_rate": 0.1, "warm_up": 15,
-    "statistics_weight": 0.1, "total_variation_weight": 0.03, "jitter": 1,
+    "statistics_weight": 1.0, "total_variation_weight": 0.03, "jitter": 1,
 }  # fmt: skip
 
 
