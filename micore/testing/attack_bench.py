@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from micore.attacks import wrapped
-from micore.contracts import Attack, Case, Prepared, Reconstruction, Split
+from micore.contracts import Attack, Case, Prepared, Reconstruction, Split, WrapsAttack
 from micore.errors import BudgetExceeded
 from micore.runs.preparation import public_split
 from micore.runtime import Checkpoints, Random, Runtime
@@ -28,7 +28,7 @@ from micore.testing.counting import (
     global_streams,
     scrambled,
 )
-from micore.testing.report import require
+from micore.testing.report import require, skip
 from micore.threat import Access, Budget
 
 OWN = object()
@@ -171,8 +171,13 @@ class AttackBench(Bench):
         outcome.seconds = min(time.perf_counter() - wall, time.process_time() - processor)
 
     def attack(self) -> Attack:
-        """Build the attack, with its base if it wraps one."""
-        return wrapped(self.registry, self.entry, self.kind(self.config))
+        """Build the attack, with its base if it wraps one; skips the check when that is not installed."""
+        attack: Attack = self.kind(self.config)
+        if isinstance(attack, WrapsAttack):
+            name = attack.base_use().name
+            if name not in [entry.spec.name for entry in self.registry.entries("attack")]:
+                skip(f"its base attack {name!r} is not installed")
+        return wrapped(self.registry, self.entry, attack)
 
     def content(self, outcome: Outcome) -> dict[str, Any]:
         """Return everything that was recovered, to compare bit for bit."""

@@ -163,7 +163,7 @@ TINY = {"iterations": 1, "steps": 3, "samples": 4, "draws": 2, "gan_batch_size":
 
 def prior_file(directory: Path, *, n_classes: int = 0) -> Path:
     """Write an untrained StyleGAN2 of grey pictures of 8 px."""
-    shape = {"latent_dim": 6, "w_dim": 5, "size": 8, "channels": 1, "mapping_layers": 2, "channel_base": 64,
+    shape = {"latent_dim": 6, "w_dim": 5, "size": 8, "channels": 1, "n_mapping_layers": 2, "channel_base": 64,
              "channel_max": 8, "n_classes": n_classes}  # fmt: skip
     with CPU.seeded("stylegan"):
         weights = StyleGan2Generator(**shape).state_dict()
@@ -268,6 +268,7 @@ def test_it_is_an_attack_with_prior_generator_and_forecast() -> None:
 
 def test_the_paper_preset_is_the_published_one() -> None:
     paper = attack("paper").config
-    assert (paper.family, paper.levels, paper.flow_steps, paper.hidden, paper.coupling) == ("flow", 3, 10, 100, "additive")
+    assert (paper.family, paper.coupling) == ("flow", "additive")
+    assert (paper.levels, paper.flow_steps, paper.hidden) == (3, 10, 100)
     assert (paper.optimizer, paper.learning_rate, paper.samples, paper.kl_weight) == ("sgd", 1e-4, 64, 1e-3)
     assert (paper.steps, paper.draws) == (20 * 157, 50)

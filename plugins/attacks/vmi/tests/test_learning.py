@@ -77,7 +77,7 @@ def test_momentum_is_that_of_torch() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_distribution_becomes_the_posterior_of_the_class(case: Case) -> None:
     """With weight 1 the loss bounds -log of the evidence, and touches it only at the posterior."""
-    own = learner(members=Members(MultiScaleFlow(2, steps=2, hidden=8, coupling="affine")), steps=150)
+    own = learner(members=Members(MultiScaleFlow(2, steps=2, hidden=8, coupling="affine")), steps=500)
     (group,) = learned(own, [case])
     latents, ratios = draw_layers(own.members, group.found.values, CPU.rng("test").normal((1, 20_000, 2)))
     losses = -(latents[0, :, 0].double() @ WEIGHTS.T).log_softmax(dim=1)[:, case.label]
