@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from micore.artifacts import Bundle, Card, PluginUse
 from micore.contracts import Dataset, Samples, Split
 from micore.data import DataRequest, describe
-from micore.errors import DataError
+from micore.errors import DataError, ModelError
 from micore.files import digest
 from micore.home import cache
 from micore.kit.training import Trainer, TrainingConfig, accuracy, predict
@@ -40,11 +40,21 @@ def train(
 
     Raises: DataError, ModelError, ConfigError, UnknownNameError, StorageError.
     """
+    _require_classifier(registry, model)
     dataset = dataset or data.open(registry)
     return train_on(
         registry, runtime, data=data, dataset=dataset, split=dataset.split("private"), classes=dataset.classes,
         model=model, training=training or TrainingConfig(), defenses=defenses, role="classifier", output=output,
     )  # fmt: skip
+
+
+def _require_classifier(registry: Registry, model: PluginUse) -> None:
+    roles = getattr(registry.find("model", model.name).spec, "roles", ())
+    if "classifier" not in roles:
+        raise ModelError(
+            f"model {model.name!r} is no classifier; its role is {', '.join(roles)}",
+            hint="`mi list-plugins --kind model` shows the roles",
+        )
 
 
 def train_on(

@@ -10,9 +10,10 @@ import torch
 from micore import training as module
 from micore.artifacts import PluginUse
 from micore.data import DataRequest
-from micore.errors import UnknownNameError
+from micore.errors import ModelError, UnknownNameError
 from micore.home import cache
 from micore.kit.training import TrainingConfig
+from micore.registry import Registry
 from micore.runtime import Checkpoints, Runtime
 from micore.testing.toys import ToyModality, ToySplit
 from micore.training import measure, train
@@ -45,6 +46,12 @@ def test_the_card_says_all(plugins, monkeypatch):
     assert card.metrics.keys() == {"train_accuracy", "train_samples", "holdout_accuracy", "holdout_samples"}
     assert (card.metrics["train_samples"], card.metrics["holdout_samples"]) == (24, 32)
     assert "torch" in card.versions
+
+
+def test_only_classifiers_are_trained():
+    data, registry = DataRequest.parse("digits", {}), Registry.discover()
+    with pytest.raises(ModelError, match="'stylegan2' is no classifier; its role is prior"):
+        train(registry, Runtime(device=torch.device("cpu")), data=data, model=PluginUse(name="stylegan2"))
 
 
 def test_equal_seeds_give_equal_models(plugins):
