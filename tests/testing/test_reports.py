@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -143,7 +144,9 @@ class Deterministic(GoodAttack):
     def run(self, target, cases, prepared, runtime):
         for case in cases:
             with target.ledger.owned_by([case.id]):
-                yield self.search(target, case, prepared.state["mean"].to(runtime.device), runtime)
+                mean = prepared.state["mean"].to(runtime.device)
+                found = self.search(target, case, mean, runtime)
+            yield replace(found, latents=found.samples - mean)
 
     def start(self, case, prior, runtime):
         return prior.expand(self.config.restarts, -1, -1, -1)
