@@ -34,9 +34,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mi_image.answers import soft_labels
+from mi_image.dcgan import DcganGenerator
 from mi_image.gan_search import GaussianSearch, LatentObjective, evidence_loss, identity_of
 from mi_image.ked_training import SMALL, SMOKE, KedSettings, ked_state, restore_ked
 from mi_image.priors import GanPrior
@@ -143,7 +144,7 @@ class KnowledgeEnriched:
         """Return the GAN as a prior. The target taught its critic, so this floor is not wholly free of it."""
         return GanPrior(self.generator(prepared, runtime))
 
-    def generator(self, prepared: Prepared, runtime: Runtime) -> nn.Module:
+    def generator(self, prepared: Prepared, runtime: Runtime) -> DcganGenerator:
         """Build the generator: latents (B, latent_dim) to images; labels are ignored."""
         return restore_ked(_state(prepared), runtime)[0]
 

@@ -41,7 +41,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mi_attack_lomma.config import PREPARE_FIELDS, PRESETS, LommaConfig
 from mi_attack_lomma.identity import AugmentedIdentity, FeaturePrior
@@ -128,7 +128,7 @@ class LogitModelAugmented:
         """Return the base's GAN as a prior. KED-MI's has a critic that the target taught, GMI's knows no target."""
         return GanPrior(self.generator(prepared, runtime))
 
-    def generator(self, prepared: Prepared, runtime: Runtime) -> nn.Module:
+    def generator(self, prepared: Prepared, runtime: Runtime) -> DcganGenerator:
         """Build the generator: latents (B, latent_dim) to images; labels are ignored."""
         return self._gan(_state(prepared), runtime)[0]
 
