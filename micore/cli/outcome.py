@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from micore.cli.app import App
 
 if TYPE_CHECKING:
-    from micore.contracts import Measurement
+    from micore.report.findings import Finding
     from micore.runs import Run
 
 
@@ -17,33 +18,29 @@ COLUMNS = ("measurement", "evaluator", "attack", "95 % interval", "floor", "ceil
 def finish(app: App, run: Run, *, as_json: bool) -> None:
     """Print a run's figures; then raise what kept it from being complete, if anything did."""
     from micore.files import read_json
+    from micore.report.findings import findings
     from micore.runs import problem
 
     if as_json:
         app.json(read_json(run.directory / "report.json"))
     else:
-        app.table(COLUMNS, summary(run.measurements()))
+        app.table(COLUMNS, summary(findings(run)))
         app.result(f"\nreport: {run.directory / 'report.html'}")
     trouble = problem(run)
     if trouble is not None:
         raise trouble
 
 
-def summary(measurements: list[Measurement]) -> list[tuple[str, ...]]:
-    """Return a row for each measurement of the attack, with its controls."""
-    from micore.runs.subjects import ATTACK, CEILING, PRIOR_SAMPLES
-
-    found = {(item.name, item.evaluator, item.subject): item for item in measurements}
+def summary(found: Iterable[Finding]) -> list[tuple[str, ...]]:
+    """Return a row for each figure of the attack, with its hardest floor and its ceiling."""
     rows: list[tuple[str, ...]] = []
-    for (name, evaluator, subject), item in found.items():
-        if subject != ATTACK:
+    for item in found:
+        if item.attack is None:
             continue
-        interval = f"{item.interval.low:.3f} to {item.interval.high:.3f}" if item.interval else "unknown"
-        floor = found.get((name, evaluator, PRIOR_SAMPLES))
-        ceiling = found.get((name, evaluator, CEILING))
-        rows.append((name, evaluator, f"{item.value:.3f}", interval, _value(floor), _value(ceiling)))
+        bounds = item.attack.interval
+        interval = f"{bounds.low:.3f} to {bounds.high:.3f}" if bounds else "unknown"
+        floor, ceiling = item.highest_floor, item.subjects.get(item.ceiling or "")
+        beside = f"{floor.value:.3f} {floor.subject}" if floor else "-"
+        top = f"{ceiling.value:.3f}" if ceiling else "-"
+        rows.append((item.name, item.evaluator, f"{item.attack.value:.3f}", interval, beside, top))
     return rows
-
-
-def _value(measurement: Measurement | None) -> str:
-    return f"{measurement.value:.3f}" if measurement else "-"

@@ -134,7 +134,8 @@ def test_interrupt_says_that_work_is_kept(mi: Mi, monkeypatch: pytest.MonkeyPatc
     raising(monkeypatch, KeyboardInterrupt())
     result = mi("doctor")
     assert result.exit_code == 130
-    assert result.stderr == "error: interrupted\nhint: what is done is kept; `mi resume` continues\n"
+    hint = "what is done is kept; the same command goes on, or `mi resume` for a run"
+    assert result.stderr == f"error: interrupted\nhint: {hint}\n"
 
 
 def test_bug_is_one_line_and_a_traceback_with_v(mi: Mi, monkeypatch: pytest.MonkeyPatch) -> None:

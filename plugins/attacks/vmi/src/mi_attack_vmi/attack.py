@@ -41,9 +41,8 @@ from torch import Tensor, nn
 
 from mi_attack_vmi.families import FullGaussian, Members, MultiScaleFlow, level_sizes
 from mi_attack_vmi.learning import HeavyBall, Learned, Learner
-from mi_attack_vmi.prior_file import PriorFileConfig
 from mi_attack_vmi.spaces import LatentSpace, restore_space, with_weights
-from mi_image.prior_choice import stylegan_state
+from mi_image.prior_choice import PriorFileConfig, stylegan_state
 from mi_image.stylegan2_training import StyleGanSettings
 from mi_image.wgan_training import SMALL, SMOKE, WganSettings, gan_state
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -59,6 +58,10 @@ from micore.threat import Spending
 class PriorConfig(PriorFileConfig):
     """Settings of the prior: a StyleGAN's file, or a GAN of public images (defaults: GMI's authors' code at 64 px)."""
 
+    prior: str | None = Field(
+        None,
+        description="file of a StyleGAN2 prior (`mi prior`), for one flow per layer; none: a DCGAN of public images",
+    )
     latent_dim: int = Field(100, ge=1, description="dimensions of the GAN's latent space (GMI: 100)")
     width: int = Field(64, ge=1, description="channels of the GAN's finest stage (GMI: 64)")
     iterations: int = Field(26_250, ge=1, description="generator steps (GMI: 280 epochs of 30,000 images)")

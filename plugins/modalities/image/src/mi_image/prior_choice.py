@@ -1,4 +1,7 @@
-"""The StyleGAN that an attack searches: a file of the user's, or one that is trained on the public images."""
+"""The StyleGAN that an attack searches: a file of the user's, or one that is trained on the public images.
+
+A file stands in a config by its path, as the user gives it, and by its hash, which decides what was prepared.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,51 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from mi_image.prior_bundle import load_prior, stylegan_of
 from mi_image.stylegan2_training import StyleGanSettings, require_trainable, train_stylegan
-from micore.errors import DataError, ModelError
+from micore.contracts import Config
+from micore.errors import ConfigError, DataError, ModelError
+from micore.files import file_digest
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
-__all__ = ["stylegan_state"]
+__all__ = ["PriorFileConfig", "stylegan_state"]
+
+
+class PriorFileConfig(Config):
+    """The fields of a prior's file; a run that goes on refuses another file in its place."""
+
+    prior: str | None = Field(
+        None, description="file of a StyleGAN2 prior (`mi prior`); none: train one on the public images"
+    )
+    prior_digest: str | None = Field(
+        None, validate_default=True, description="hash of that file; filled in, and compared when a run goes on"
+    )
+
+    @field_validator("prior")
+    @classmethod
+    def _whole_path(cls, prior: str | None) -> str | None:
+        """Make the path absolute, so that a run can go on from any directory."""
+        return None if prior is None else str(Path(prior).absolute())
+
+    @field_validator("prior_digest")
+    @classmethod
+    def _same_file(cls, known: str | None, info: ValidationInfo) -> str | None:
+        """Fill in the hash, or compare it with the one that is given (by a manifest)."""
+        prior: str | None = info.data.get("prior")
+        if prior is None:
+            return None
+        if not Path(prior).is_file():
+            if known is not None:
+                return known  # a run whose preparation is kept does not need the file again
+            raise ConfigError(f"the prior {prior} is no file", hint="`mi prior train` or `mi prior convert` makes one")
+        found = file_digest(Path(prior))
+        if known is not None and known != found:
+            raise ConfigError(f"the prior {prior} is not the file that it was", hint="start a new run, or put it back")
+        return found
 
 
 def stylegan_state(

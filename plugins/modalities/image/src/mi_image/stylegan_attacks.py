@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from mi_image.bank import BankSettings, CandidateBank, bare_scores, fill_bank
-from mi_image.prior_choice import stylegan_state
+from mi_image.prior_choice import PriorFileConfig, stylegan_state
 from mi_image.stylegan2 import to_canonical
 from mi_image.stylegan2_training import StyleGanSettings
 from mi_image.stylegan_prior import StyleGanPrior, restore_stylegan
-from micore.contracts import Config, Prepared, Split
-from micore.errors import ConfigError, DataError
-from micore.files import file_digest
+from micore.contracts import Prepared, Split
+from micore.errors import DataError
 from micore.kit.stages import Stages
 from micore.runtime import Random, Runtime
 from micore.target import Target
@@ -55,15 +53,9 @@ TINY: Mapping[str, Any] = {
 """Values of ``smoke`` presets: only to try the plumbing."""
 
 
-class StylePriorConfig(Config):
+class StylePriorConfig(PriorFileConfig):
     """Settings of the prior and its bank; the defaults are those of PPA (CelebA) and of StyleGAN2-ADA's release."""
 
-    prior: str | None = Field(
-        None, description="file of a StyleGAN2 prior (`mi prior`); none: train one on the public images"
-    )
-    prior_digest: str | None = Field(
-        None, validate_default=True, description="hash of that file; filled in, and compared when a run goes on"
-    )
     # the StyleGAN that is trained when there is no file
     latent_dim: int = Field(512, ge=1, description="dimensions of z (release: 512)")
     w_dim: int = Field(512, ge=1, description="dimensions of w (release: 512)")
@@ -88,28 +80,6 @@ class StylePriorConfig(Config):
     mirror: bool = Field(
         False, description="score a candidate by its mirror image, too (twice the queries; not for digits or text)"
     )
-
-    @field_validator("prior")
-    @classmethod
-    def _whole_path(cls, prior: str | None) -> str | None:
-        """Make the path absolute, so that a run can go on from any directory."""
-        return None if prior is None else str(Path(prior).absolute())
-
-    @field_validator("prior_digest")
-    @classmethod
-    def _same_file(cls, known: str | None, info: ValidationInfo) -> str | None:
-        """Fill in the hash, or compare it with the one that is given (by a manifest)."""
-        prior: str | None = info.data.get("prior")
-        if prior is None:
-            return None
-        if not Path(prior).is_file():
-            if known is not None:
-                return known  # a run whose preparation is kept does not need the file again
-            raise ConfigError(f"the prior {prior} is no file", hint="`mi prior train` or `mi prior convert` makes one")
-        found = file_digest(Path(prior))
-        if known is not None and known != found:
-            raise ConfigError(f"the prior {prior} is not the file that it was", hint="start a new run, or put it back")
-        return found
 
     def gan_settings(self) -> StyleGanSettings:
         """Return how a StyleGAN is trained."""
