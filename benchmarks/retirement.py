@@ -1,8 +1,9 @@
 """What it gains to retire rows that have converged, and to compile, in a search over a trained generator.
 
-GMI's search for points and KED-MI's for Gaussians, 1500 steps for 5 classes x 20 restarts over a GAN of the public digits
-(GMI's preset ``default``), with several values of ``patience``: `python benchmarks/retirement.py [--compile]`. The judge
-is another network than the target, trained with another seed. Run it on an idle machine; compiling needs a C++ compiler.
+GMI's search for points and KED-MI's for Gaussians, 1500 steps for 5 classes x 20 restarts over a GAN of the public
+digits (GMI's preset ``default``), with several values of ``patience``: `python benchmarks/retirement.py [--compile]`.
+The judge is another network than the target, trained with another seed. Run it on an idle machine; compiling needs a
+C++ compiler.
 """
 
 from __future__ import annotations
@@ -109,26 +110,29 @@ def main(compiled: bool) -> None:
     setting = Setting()
     click.echo("| search | variant | steps of all rows | seconds | times as quick | judge's accuracy |")
     click.echo("|---|---|---|---|---|---|")
-    for name, parts in (("points (GMI)", setting.points()), ("Gaussians (KED-MI)", setting.gaussians())):
-        compare(setting, name, *parts)
+    points, gaussians = setting.points(), setting.gaussians()
+    whole = compare(setting, "points (GMI)", *points)
+    compare(setting, "Gaussians (KED-MI)", *gaussians)
     if compiled:
         setting.compile()
-        search, rows, render = setting.points()
-        started = time.perf_counter()
-        replace(search, steps=1).run(rows, Ledger(), setting.runtime)
-        first = time.perf_counter() - started
-        steps, seconds, accuracy = measured(setting, search, rows, render)
-        click.echo(f"| points (GMI) | compiled (first step {first:.0f} s) | {steps} | {seconds:.1f} | | {accuracy:.2f} |")
+        search, rows, render = points
+        _, first, _ = measured(setting, replace(search, steps=1), rows, render)
+        show("points (GMI)", f"compiled (first step: {first:.0f} s)", whole, *measured(setting, *points))
 
 
-def compare(setting: Setting, name: str, search: RowSearch, rows: Rows, render: Rendering) -> None:
-    """Print a row of the table for each patience."""
+def compare(setting: Setting, name: str, search: RowSearch, rows: Rows, render: Rendering) -> float:
+    """Print a row of the table for each patience; return the seconds of the whole search."""
     whole = 0.0
     for patience in PATIENCES:
         steps, seconds, accuracy = measured(setting, replace(search, patience=patience), rows, render)
         whole = whole or seconds
-        variant = f"patience {patience or 'none'}"
-        click.echo(f"| {name} | {variant} | {steps} | {seconds:.1f} | {whole / seconds:.2f} | {accuracy:.2f} |")
+        show(name, f"patience {patience or 'none'}", whole, steps, seconds, accuracy)
+    return whole
+
+
+def show(name: str, variant: str, whole: float, steps: int, seconds: float, accuracy: float) -> None:
+    """Print a row of the table."""
+    click.echo(f"| {name} | {variant} | {steps} | {seconds:.1f} | {whole / seconds:.2f} | {accuracy:.2f} |")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def guarded(ctx: click.Context) -> Iterator[None]:
     except MiError as error:
         _end(ctx, error, error.exit_code, error.message, error.hint)
     except KeyboardInterrupt as error:
-        _end(ctx, error, Interrupted.exit_code, "interrupted", "what is done is kept; the same command goes on, or `mi resume` for a run")
+        hint = "what is done is kept; the same command goes on, or `mi resume` for a run"
+        _end(ctx, error, Interrupted.exit_code, "interrupted", hint)
     except Exception as error:  # seam: the top of the command line
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
