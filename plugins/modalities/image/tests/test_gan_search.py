@@ -186,6 +186,17 @@ def test_gaussians_move_as_adam_moves_them() -> None:
     torch.testing.assert_close(item.latents, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_a_gaussian_that_has_settled_retires_and_asks_no_more() -> None:
+    attacked = target()
+    flat = replace(objective(attacked, weight=0.0), realism=lambda images: 0 * images.sum(dim=(1, 2, 3)))
+    search = replace(GAUSSIANS, steps=400, patience=25)
+    items = list(search.run(flat, attacked, CASES, CPU))
+    assert all(item.complete for item in items)
+    assert attacked.ledger.total.gradients == len(CASES) * GAUSSIANS.restarts * 26, (
+        "it is looked at after 1 and 26 steps"
+    )
+
+
 def test_clipped_gaussians_give_clipped_draws() -> None:
     for item in found(replace(GAUSSIANS, box=0.5)):
         assert item.latents is not None

@@ -77,6 +77,9 @@ class KnowledgeEnrichedConfig(KedGanConfig):
     identity_weight: float = Field(100.0, ge=0, description="weight of the target's cross-entropy (paper: 100)")
     restarts: int = Field(1, ge=1, description="Gaussians per class (paper: 1)")
     draws: int = Field(5, ge=1, description="reconstructions from each Gaussian (paper: 5)")
+    patience: int | None = Field(
+        None, ge=1, description="steps without a lower loss after which a Gaussian retires (code: none)"
+    )
     clip: Literal["none", "samples"] = Field(
         "none", description="none: as published; samples: drawn latents are clamped to [-1, 1]"
     )
@@ -128,11 +131,15 @@ class KnowledgeEnriched:
         search = GaussianSearch(
             latent_dim=config.latent_dim, steps=config.steps, learning_rate=config.learning_rate,
             restarts=config.restarts, draws=config.draws, box=1.0 if config.clip == "samples" else None,
+            patience=config.patience,
         )  # fmt: skip
         yield from search.run(objective, target, cases, runtime)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count the target's work: the public images, each step of each Gaussian, a last look at the draws."""
+        """Count the target's work: the public images, each step of each Gaussian, a last look at the draws.
+
+        With ``patience`` a search may end before.
+        """
         config = self.config
         steps = config.restarts * config.steps
         return Forecast(

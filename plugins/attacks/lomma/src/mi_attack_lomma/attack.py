@@ -167,6 +167,7 @@ class LogitModelAugmented:
         return GaussianSearch(
             latent_dim=latent_dim, steps=config.steps, learning_rate=config.learning_rate,
             restarts=config.gaussians, draws=config.draws, box=1.0 if config.clip == "samples" else None,
+            patience=config.patience,
         )  # fmt: skip
 
 

@@ -63,6 +63,11 @@ class LommaConfig(Config):
     restarts: int = Field(5, ge=1, description="reconstructions per class with base gmi (code: 5)")
     gaussians: int = Field(1, ge=1, description="Gaussians per class with base kedmi (code: 1)")
     draws: int = Field(5, ge=1, description="reconstructions from each Gaussian with base kedmi (code: 5)")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="with base kedmi: steps without a lower loss until a Gaussian retires (code: none)",
+    )
     clip: Literal["none", "samples"] = Field(
         "samples", description="with base kedmi: whether drawn latents are clamped to [-1, 1] (code: in the search)"
     )

@@ -8,31 +8,19 @@ from micore.hookspecs import hookimpl
 from micore.specs import AttackSpec
 from micore.threat import Access
 
-PAPER = "An et al., NDSS 2022"
-
 
 @hookimpl
 def mi_attacks() -> Iterable[AttackSpec]:
-    """Describe the attacks."""
+    """Describe the attack."""
     return [
         AttackSpec(
             name="mirror",
             target="mi_attack_mirror.attack:Mirror",
             summary="MIRROR, white-box: a StyleGAN's codes by cross-entropy, kept in a box of P space",
-            paper=PAPER,
+            paper="An et al., NDSS 2022",
             modality="image",
             goal="class",
             access=Access.WHITE_BOX,
             needs=("public",),
-        ),
-        AttackSpec(
-            name="mirror-bb",
-            target="mi_attack_mirror.black_box:MirrorBlackBox",
-            summary="MIRROR, black-box: a StyleGAN's codes by a genetic search in P space, from scores alone",
-            paper=PAPER,
-            modality="image",
-            goal="class",
-            access=Access.SCORES,
-            needs=("public",),
-        ),
+        )
     ]

@@ -110,7 +110,7 @@ class GaussianSearch:
 
     A row is (2, latent_dim): mean, which starts at 0, and log variance, which starts at 1. restarts: Gaussians for each
     case; draws: reconstructions from each of them. box: largest absolute value of a drawn latent, in the search and in
-    the reconstructions; None: any.
+    the reconstructions; None: any. patience: steps without a lower loss after which a Gaussian retires; None: never.
     """
 
     latent_dim: int
@@ -119,6 +119,7 @@ class GaussianSearch:
     restarts: int = 1
     draws: int = 5
     box: float | None = None
+    patience: int | None = None
 
     def run(
         self, objective: LatentObjective, target: Target, cases: Sequence[Case], runtime: Runtime
@@ -134,7 +135,10 @@ class GaussianSearch:
         rows = make_rows(
             cases, self._starts(cases, runtime), normal_draws(cases, self.restarts, self.latent_dim, runtime)
         )
-        search = RowSearch(objective=drawn, optimizer=RowAdam(learning_rate=self.learning_rate), steps=self.steps)
+        search = RowSearch(
+            objective=drawn, optimizer=RowAdam(learning_rate=self.learning_rate), steps=self.steps,
+            patience=self.patience,
+        )  # fmt: skip
         found = search.run(rows, target.ledger, runtime)
         noise = standard_normal(cases, (self.restarts, self.draws, self.latent_dim), runtime, "draws").flatten(0, 2)
         found = _repeated(found, self.draws)
