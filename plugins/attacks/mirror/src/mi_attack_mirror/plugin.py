@@ -22,5 +22,6 @@ def mi_attacks() -> Iterable[AttackSpec]:
             goal="class",
             access=Access.WHITE_BOX,
             needs=("public",),
+            status="verified",
         )
     ]

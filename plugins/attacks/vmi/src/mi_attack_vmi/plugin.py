@@ -22,6 +22,6 @@ def mi_attacks() -> Iterable[AttackSpec]:
             goal="class",
             access=Access.WHITE_BOX,
             needs=("public",),
-            status="experimental",
+            status="verified",
         )
     ]
