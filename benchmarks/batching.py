@@ -1,8 +1,9 @@
-"""How much the batched search gains: together against one by one, retiring rows, compiling, tiles.
+"""How much the batched search gains, and what it takes: together against one by one, larger tiles, compiling.
 
 A GMI search (generator, critic, target: random weights, as speed does not depend on them) over 20 classes x 5 restarts:
 `python benchmarks/batching.py [--size 16] [--steps 60]`. All ratios are of one run, the variants taken in turn
-and the quickest of three rounds kept. Run it on an idle machine.
+and the quickest of three rounds kept. Memory is the most that the process has held up to then, so that it says
+something of a variant only as they grow. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from micore.kit.losses import cross_entropy
 from micore.kit.projections import clamp_box
 from micore.kit.row_optimizers import NesterovMomentum
 from micore.kit.search import RowSearch
+from micore.runs.memory import peak_memory
 from micore.runtime import Runtime
 from micore.threat import Ledger
 
@@ -52,7 +54,8 @@ class Setting:
     def objective(self, latents: Tensor, rows: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
         """GMI's loss."""
         images = self.generator(latents)
-        return 100 * cross_entropy(self.target(images), rows["labels"]) - self.critic(images)
+        losses: Tensor = 100 * cross_entropy(self.target(images), rows["labels"]) - self.critic(images)
+        return losses
 
     def search(self, cases: list[Case], restarts: int, tile: int, patience: int | None = None) -> int:
         """Search and return the number of steps that rows took."""
@@ -71,11 +74,14 @@ class Setting:
                 self.search([case], 1, tile=1)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Time one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def measured(rounds: int, work: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds of the quickest call, and the most memory held up to then, in MB."""
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times), (peak_memory(torch.device("cpu"))["process"] or 0) / 1e6
 
 
 @click.command(help=__doc__)
@@ -86,19 +92,19 @@ def seconds(work: Callable[[], object]) -> float:
 def main(size: int, width: int, steps: int, compiled: bool) -> None:
     """Print a Markdown table."""
     setting = Setting(size, width, steps)
-    found = {name: min(seconds(work) for _ in range(n)) for name, (n, work) in variants(setting).items()}
+    found = {name: measured(rounds, work) for name, (rounds, work) in variants(setting).items()}
     if compiled:
         for network in setting.networks:
             network.compile()
         setting.search(setting.cases, RESTARTS, 32)  # compiles
-        found["together, tile 32, compiled"] = min(seconds(variants(setting)["together, tile 32"][1]) for _ in "123")
-    first = next(iter(found.values()))
+        found["together, tile 32, compiled"] = measured(ROUNDS, variants(setting)["together, tile 32"][1])
+    first, _ = next(iter(found.values()))
     click.echo(
         f"{CLASSES} classes x {RESTARTS} restarts, {steps} steps, {size} px, {torch.get_num_threads()} threads\n"
     )
-    click.echo("| variant | seconds | times as quick |\n|---|---|---|")
-    for name, value in found.items():
-        click.echo(f"| {name} | {value:.2f} | {first / value:.1f} |")
+    click.echo("| variant | seconds | times as quick | memory, MB |\n|---|---|---|---|")
+    for name, (value, memory) in found.items():
+        click.echo(f"| {name} | {value:.2f} | {first / value:.1f} | {memory:.0f} |")
 
 
 def variants(setting: Setting) -> dict[str, tuple[int, Callable[[], object]]]:

@@ -61,7 +61,7 @@ class Keeper:
     def _write(self, row: Row, reconstruction: Reconstruction | None) -> None:
         self._run.write_case(row, reconstruction, self._session.modality)
         self._written.add(row["id"])
-        self._run.event("case", id=row["id"], status=row["status"], error=row["error"])
+        self._run.note_case(row)
 
     def _row(self, case: Case, status: str, error: str | None = None) -> Row:
         ledger = self._session.target.ledger

@@ -68,7 +68,7 @@ def resume(
     check_unchanged(session, run)
     _check_kept(run)
     if session.runtime.rank == 0:
-        run.clear_leftovers()  # the other ranks wait for the preparation before they write
+        run.mend()  # the other ranks wait for the preparation before they write
     run.manifest.update(request=request.to_dict(), notes=manifest(session)["notes"])
     return _execute(session, run, retry_failed=retry_failed)
 

@@ -85,10 +85,17 @@ class Run:
         self.manifest.update(changes)
         self.save()
 
-    def clear_leftovers(self) -> None:
-        """Remove what a killed process had half-written; only while nobody else writes."""
+    def mend(self) -> None:
+        """Bring in order what a killed process left; only while nobody else writes.
+
+        What it had half-written goes, and a case that it wrote but did not note in time is noted.
+        """
         for path in self.directory.rglob(".*.part"):
             path.unlink(missing_ok=True)
+        noted = {(event["id"], event["status"]) for event in self.events() if event["event"] == "case"}
+        for row in self.rows().values():
+            if (row["id"], row["status"]) not in noted:
+                self.note_case(row)
 
     def event(self, name: str, /, **values: Any) -> None:
         """Append a line to ``events.jsonl``.
@@ -101,6 +108,15 @@ class Run:
                 stream.write(line + "\n")
         except OSError as error:
             raise StorageError(f"cannot write {self.directory}/events.jsonl: {error.strerror}") from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what has happened, each with ``time`` and ``event``."""
+        path = self.directory / "events.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def note_case(self, row: Row) -> None:
+        """Append the event that a case has been written."""
+        self.event("case", id=row["id"], status=row["status"], error=row["error"])
 
     # cases -----------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 
 import pytest
@@ -89,9 +88,8 @@ def test_what_is_no_run_is_not_opened(tmp_path, content, message):
 def test_events_are_lines(run):
     run.event("case", id="a", name="x")
     run.event("end", path=Path("p"))
-    lines = [json.loads(line) for line in (run.directory / "events.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["case", "end"]
-    assert (lines[0]["name"], lines[1]["path"]) == ("x", "p")
+    assert [event["event"] for event in run.events()] == ["case", "end"]
+    assert (run.events()[0]["name"], run.events()[1]["path"]) == ("x", "p")
 
 
 def test_an_event_that_cannot_be_written_is_an_error(run, monkeypatch):
@@ -107,9 +105,18 @@ def test_leftovers_of_a_killed_process_are_removed(run):
     (run.directory / "cases").mkdir()
     for path in (run.directory / ".run.json.77.part", run.directory / "cases" / ".a.safetensors.77.part"):
         path.write_text("half")
-    run.clear_leftovers()
+    run.mend()
     assert [path.name for path in run.directory.iterdir()] in (["run.json", "cases"], ["cases", "run.json"])
     assert list((run.directory / "cases").iterdir()) == []
+
+
+def test_a_case_that_a_killed_process_did_not_note_is_noted_once(run):
+    run.write_case(row("a"), reconstruction("a"), MODALITY)
+    run.note_case(row("a"))
+    run.write_case(row("b", "failed", error="oops"), None, MODALITY)
+    run.mend()
+    run.mend()
+    assert [(event["id"], event["error"]) for event in run.events()] == [("a", None), ("b", "oops")]
 
 
 def test_cases_are_kept_before_and_after_collecting(run):

@@ -172,6 +172,13 @@ def test_clipping_keeps_draws_in_the_box() -> None:
     assert clipped.samples.shape == (40, 3, 8, 8)
 
 
+def test_patience_ends_a_search_that_gets_no_better() -> None:
+    target, kedmi = linear_target(3, 8), attack(**{**TINY, "steps": 400, "identity_weight": 0.0, "patience": 25})
+    (found,) = kedmi.run(target, [CASE], kedmi.prepare(target, Noise.of(3, 8), CPU), CPU)
+    assert found.complete
+    assert target.ledger.total.gradients < 400 * kedmi.config.restarts
+
+
 def test_a_size_that_the_gan_cannot_make_is_refused_before_any_query() -> None:
     target = linear_target(1, 12)
     with pytest.raises(MiError, match="not 12x12") as caught:

@@ -229,6 +229,14 @@ def test_latents_stay_in_the_box_and_colours_are_colours(base: str, n: int) -> N
     assert bool(found.latents.abs().max() > 1) is (base == "kedmi")
 
 
+def test_patience_ends_a_search_that_gets_no_better() -> None:
+    options = {**TINY, "base": "kedmi", "steps": 400, "identity_weight": 0.0, "patience": 25}
+    target, lomma = linear_target(3, 16), attack(**options)
+    (found,) = lomma.run(target, [CASE], lomma.prepare(target, Noise.of(3, 16), CPU), CPU)
+    assert found.complete
+    assert target.ledger.total.gradients < 400 * lomma.config.gaussians
+
+
 @pytest.mark.parametrize(("size", "message"), [(12, "not 12x12"), (8, "at least 16 pixels, not 8x8")])
 def test_what_does_not_fit_is_said_before_any_query(size: int, message: str) -> None:
     target = linear_target(1, size)

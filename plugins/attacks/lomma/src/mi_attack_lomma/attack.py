@@ -114,7 +114,10 @@ class LogitModelAugmented:
         yield from self._search(generator.latent_dim).run(objective, target, cases, runtime)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count the target's work: the public images, each step of each row of the search, a last look."""
+        """Count the target's work: the public images, each step of each row of the search, a last look.
+
+        With ``patience`` a search may end before.
+        """
         config = self.config
         rows, found = (
             (config.restarts,) * 2 if config.base == "gmi" else (config.gaussians, config.gaussians * config.draws)
