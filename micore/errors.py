@@ -115,6 +115,12 @@ class ConformanceError(MiError):
     exit_code = 13
 
 
+class TargetError(MiError):
+    """The target did not answer, or not in a way that can be used; what was done before is kept."""
+
+    exit_code = 14
+
+
 class Interrupted(MiError):  # noqa: N818
     """The user stopped the run; what is done is kept and ``mi resume`` continues."""
 

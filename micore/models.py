@@ -11,11 +11,12 @@ from micore.artifacts import Bundle, PluginUse
 from micore.configs import make_config
 from micore.contracts import Defense, Modality
 from micore.errors import ModelError, UsageError
+from micore.external import External, Respond, SourceRequest
 from micore.inputs import InputSpec
 from micore.registry import Registry
 from micore.runtime import Runtime
 from micore.specs import ANY, DefenseSpec
-from micore.target import Target
+from micore.target import AnswerForm, Target
 from micore.threat import Access, Ledger
 
 
@@ -77,37 +78,50 @@ def restore_network(registry: Registry, bundle: Bundle) -> tuple[nn.Module, list
     return module, defenses
 
 
-def load_bundle(registry: Registry, uri: str, runtime: Runtime) -> Bundle:
+def is_external(uri: str) -> bool:
+    """Tell whether a target is named by a URI; a file or directory that is there goes before a scheme."""
+    scheme, separator, _ = uri.partition(":")
+    return bool(separator) and len(scheme) > 1 and not Path(uri).exists()
+
+
+def load_target(registry: Registry, request: SourceRequest) -> Bundle | External:
     """Load a target from a bundle's path, or through the source plugin of its scheme.
 
-    Raises: ModelError; UnknownNameError for an unknown scheme.
+    Raises: ModelError; UsageError for options with a bundle, which has none; UnknownNameError for an unknown scheme.
     """
-    scheme, separator, _ = uri.partition(":")
-    if separator and len(scheme) > 1 and not Path(uri).exists():
-        for entry in registry.entries("source"):
-            if getattr(entry.spec, "scheme", None) == scheme:
-                bundle: Bundle = registry.load(entry)(uri, runtime)
-                return bundle
-        known = [str(getattr(entry.spec, "scheme", "")) for entry in registry.entries("source")]
-        raise ModelError(f"no plugin loads targets from {scheme!r}", hint=f"a bundle's path or: {', '.join(known)}")
-    return Bundle.load(Path(uri))
+    if not is_external(request.uri):
+        if request.options:
+            raise UsageError(f"{request.uri} is a bundle, which takes no --model-option")
+        return Bundle.load(Path(request.uri))
+    scheme = request.uri.partition(":")[0]
+    for entry in registry.entries("source"):
+        if getattr(entry.spec, "scheme", None) == scheme:
+            loaded: Bundle | External = registry.load(entry)(request)
+            return loaded
+    known = sorted({str(getattr(entry.spec, "scheme", "")) for entry in registry.entries("source")})
+    raise ModelError(f"no plugin loads targets from {scheme!r}", hint=f"a bundle's path or: {', '.join(known)}")
 
 
 def open_target(
-    registry: Registry, bundle: Bundle, *, access: Access, ledger: Ledger, runtime: Runtime, modality: Modality
-) -> Target:
-    """Put a bundle behind its threat model.
+    registry: Registry, loaded: Bundle | External, *, access: Access, ledger: Ledger, runtime: Runtime,
+    modality: Modality, form: AnswerForm | None = None,
+) -> Target:  # fmt: skip
+    """Put a target behind its threat model.
 
     Raises: ModelError when it cannot be built.
     """
-    module, defenses = restore_network(registry, bundle)
+    model, defenses = _model(registry, loaded)
+    card = loaded.card
     return Target(
-        module,
-        access=access,
-        adapter=modality.adapter(bundle.card.input),
-        input_spec=bundle.card.input,
-        classes=bundle.card.classes,
-        ledger=ledger,
-        runtime=runtime,
-        output_defenses=defenses,
-    )
+        model, access=access, adapter=modality.adapter(card.input), input_spec=card.input, classes=card.classes,
+        ledger=ledger, runtime=runtime, output_defenses=defenses, form=form,
+    )  # fmt: skip
+
+
+def _model(registry: Registry, loaded: Bundle | External) -> tuple[nn.Module | Respond, Sequence[Defense]]:
+    if isinstance(loaded, Bundle):
+        return restore_network(registry, loaded)
+    model = loaded.respond if loaded.module is None else loaded.module
+    if model is None:
+        raise TypeError("an external target has either a module or respond")
+    return model, ()

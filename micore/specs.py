@@ -93,7 +93,11 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSpec(Spec):
-    """A URI scheme that targets are loaded from; its target is called as ``load(uri, runtime)``."""
+    """A URI scheme that targets are loaded from.
+
+    Its target is called as ``load(request)`` with a `micore.external.SourceRequest`, and returns a bundle or a
+    `micore.external.External`.
+    """
 
     kind: ClassVar[str] = "source"
     scheme: str

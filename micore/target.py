@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from micore.contracts import Defense, Samples
-from micore.errors import AccessDenied
+from micore.errors import AccessDenied, TargetError, UsageError
+from micore.external import Respond
 from micore.inputs import InputSpec
 from micore.runtime import Runtime
 from micore.threat import Access, Ledger
 
 Query = Callable[[Samples], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerForm:
+    """What an interface shows of the scores; the labels stay as they are.
+
+    top_k: only the largest so many, the others are 0; decimals: rounded to so many. None: all of it.
+    """
+
+    top_k: int | None = None
+    decimals: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"--top-k must be at least 1, not {self.top_k}")
+        if self.decimals is not None and self.decimals < 0:
+            raise UsageError(f"--round must be at least 0, not {self.decimals}")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self.top_k is None and self.decimals is None
+
+    def apply(self, scores: Tensor) -> Tensor:
+        """Return what is shown of scores (N, K)."""
+        if self.top_k is not None and self.top_k < scores.shape[1]:
+            shown = scores.topk(self.top_k, dim=1)
+            scores = torch.zeros_like(scores).scatter(1, shown.indices, shown.values)
+        return scores if self.decimals is None else scores.round(decimals=self.decimals)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"top_k": self.top_k, "decimals": self.decimals}
 
 
 class Target:
@@ -25,11 +61,14 @@ class Target:
 
     What the adversary may not see lives in closures, not in attributes: a label-only target holds
     no reference to its network that the Python API offers.
+
+    model: a network in memory, which gives logits, or a function that only answers (see
+    `micore.external.Respond`). form: what its interface shows of the scores.
     """
 
     def __init__(
         self,
-        module: nn.Module,
+        model: nn.Module | Respond,
         *,
         access: Access,
         adapter: Callable[[Samples], Tensor],
@@ -38,17 +77,22 @@ class Target:
         ledger: Ledger,
         runtime: Runtime,
         output_defenses: Sequence[Defense] = (),
+        form: AnswerForm | None = None,
     ) -> None:
         self.access = access
         self.input_spec = input_spec
         self.classes = tuple(classes)
         self.ledger = ledger
-        _freeze(module)
-        runtime.place(module)
-        scores = _answering(module, adapter, ledger, output_defenses)
-        self._labels = _labelling(scores)
-        self._scores = scores if access >= Access.SCORES else None
-        self._module = CountedModule(module, adapter, ledger) if access >= Access.WHITE_BOX else None
+        if isinstance(model, nn.Module):
+            _freeze(model)
+            runtime.place(model)
+            respond, counted = _in_memory(model), CountedModule(model, adapter, ledger)
+        else:
+            respond, counted = _elsewhere(model, len(self.classes), ledger), None
+        answers = _answering(respond, adapter, ledger, output_defenses)
+        self._labels = _labelling(answers)
+        self._scores = _showing(answers, form or AnswerForm()) if access >= Access.SCORES else None
+        self._module = counted if access >= Access.WHITE_BOX else None
 
     @property
     def n_classes(self) -> int:
@@ -120,14 +164,14 @@ class CountedModule(nn.Module):
 
 
 def _answering(
-    module: nn.Module, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense]
+    respond: Respond, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense]
 ) -> Query:
-    """Close over the network: query in, defended probabilities out."""
+    """Close over the model: query in, defended scores (N, K), or labels (N,), out."""
 
     @torch.no_grad()
     def answer(samples: Samples) -> Tensor:
         ledger.charge(queries=len(samples))
-        scores: Tensor = module(adapter(samples)).float().softmax(dim=1)
+        scores = respond(adapter(samples))
         for defense in defenses:
             scores = defense.adapt_output(scores, samples)
         return scores
@@ -135,9 +179,52 @@ def _answering(
     return answer
 
 
-def _labelling(scores: Query) -> Query:
-    """Close over the scores: a label-only target holds nothing that gives more."""
-    return lambda samples: scores(samples).argmax(dim=1)
+def _in_memory(module: nn.Module) -> Respond:
+    return lambda inputs: module(inputs).float().softmax(dim=1)
+
+
+def _elsewhere(respond: Respond, n_classes: int, ledger: Ledger) -> Respond:
+    """Send only the rows that are asked for, each of which may cost money, and check what comes back."""
+
+    def answer(inputs: Tensor) -> Tensor:
+        real = torch.tensor(ledger.is_real(len(inputs)), device=inputs.device)
+        answers = respond(inputs[real]).to(inputs.device)
+        _check_answers(answers, int(real.sum()), n_classes)
+        places = (real.cumsum(0) - 1).clamp(min=0)
+        return answers[places]
+
+    return answer
+
+
+def _check_answers(answers: Tensor, n: int, n_classes: int) -> None:
+    """Raise TargetError for answers that are neither scores of all classes nor labels."""
+    if answers.shape == (n,) and not answers.is_floating_point():
+        usable = bool(((answers >= 0) & (answers < n_classes)).all())
+    else:
+        if answers.shape != (n, n_classes):
+            raise TargetError(
+                f"the target answered {n} samples with a tensor of shape {tuple(answers.shape)}; "
+                f"the data set has {n_classes} classes",
+                hint="give the data set that the target is meant for",
+            )
+        usable = bool((torch.isfinite(answers) & (answers >= 0) & (answers <= 1.001)).all())
+    if not usable:
+        raise TargetError("the target answered with values that are no probabilities or labels of its classes")
+
+
+def _showing(answers: Query, form: AnswerForm) -> Query:
+    """Close over the answers: what the interface shows of them."""
+    return lambda samples: form.apply(answers(samples))
+
+
+def _labelling(answers: Query) -> Query:
+    """Close over the answers: a label-only target holds nothing that gives more."""
+
+    def labels(samples: Samples) -> Tensor:
+        found = answers(samples)
+        return found if found.ndim == 1 else found.argmax(dim=1)
+
+    return labels
 
 
 def _freeze(module: nn.Module) -> None:

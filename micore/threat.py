@@ -116,6 +116,11 @@ class Ledger:
         finally:
             self._owners, self._padding, self._rows = before
 
+    def is_real(self, samples: int) -> list[bool]:
+        """Tell which rows of a batch are asked for, and do not only fill it up: padding ends each of its passes."""
+        rows = samples if self._rows is None else self._rows
+        return [index % rows < rows - min(rows, self._padding) for index in range(samples)]
+
     def note_access(self, access: Access) -> None:
         """Record the highest access that was really used."""
         self.used_access = access if self.used_access is None else max(self.used_access, access)

@@ -10,8 +10,9 @@ from torch import nn
 
 from micore.artifacts import PluginUse
 from micore.errors import ConfigError, ModelError, UnknownNameError, UsageError
+from micore.external import SourceRequest
 from micore.inputs import InputSpec
-from micore.models import build_network, load_bundle, load_defenses, load_modality, open_target, restore_network
+from micore.models import build_network, load_defenses, load_modality, load_target, open_target, restore_network
 from micore.runtime import Runtime
 from micore.testing.toys import ToyModality
 from micore.threat import Access, Ledger
@@ -111,14 +112,20 @@ def test_an_unknown_architecture_in_a_bundle(plugins, bundle):
         restore_network(plugins, unknown)
 
 
+def load(plugins, uri, **options):
+    return load_target(plugins, SourceRequest(uri=uri, runtime=RUNTIME, options=options))
+
+
 def test_bundles_come_from_paths_or_sources(plugins, bundle, tmp_path, monkeypatch):
     path = tmp_path / "target.safetensors"
     bundle.save(path)
-    assert load_bundle(plugins, str(path), RUNTIME).fingerprint == bundle.fingerprint
-    assert load_bundle(plugins, "mem:7", RUNTIME).card.seed == 7
+    assert load(plugins, str(path)).fingerprint == bundle.fingerprint
+    assert load(plugins, "mem:7").card.seed == 7
     monkeypatch.chdir(tmp_path)
     path.rename("mem:0")
-    assert load_bundle(plugins, "mem:0", RUNTIME).fingerprint == bundle.fingerprint, "a file goes before a scheme"
+    assert load(plugins, "mem:0").fingerprint == bundle.fingerprint, "a file goes before a scheme"
+    with pytest.raises(UsageError, match="takes no --model-option"):
+        load(plugins, "mem:0", timeout=3)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +138,7 @@ def test_bundles_come_from_paths_or_sources(plugins, bundle, tmp_path, monkeypat
 )
 def test_targets_that_are_not_there(plugins, uri, message):
     with pytest.raises(ModelError, match=message) as caught:
-        load_bundle(plugins, uri, RUNTIME)
+        load(plugins, uri)
     assert "ftp" not in uri or "mem" in caught.value.hint
 
 

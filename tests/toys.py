@@ -18,8 +18,10 @@ from micore.artifacts import Bundle, PluginUse
 from micore.contracts import Case, Config, Defense, Measurement, NoConfig, Prepared, Reconstruction, Subject
 from micore.data import DataRequest
 from micore.errors import DataError
+from micore.external import External, SourceRequest
 from micore.hookspecs import hookimpl
 from micore.kit.training import TrainingConfig
+from micore.models import restore_network
 from micore.registry import Registry
 from micore.runs.request import AttackRequest
 from micore.runtime import Random, Runtime
@@ -257,9 +259,26 @@ class TailDefense(Defense):
         return nn.Sequential(module, tail)
 
 
-def load_from_memory(uri: str, runtime: Runtime) -> Bundle:
+def load_from_memory(request: SourceRequest) -> Bundle:
     """Load a target that ``mem:SEED`` names: an untrained one."""
-    return replace(toy_bundle(registry(), seed=int(uri.partition(":")[2])), source=uri)
+    return replace(toy_bundle(registry(), seed=int(request.place)), source=request.uri)
+
+
+def ask_oracle(request: SourceRequest) -> External:
+    """Open a target that ``oracle:SEED`` names, which only answers; with ``answers=label`` by labels."""
+    bundle = toy_bundle(registry(), seed=int(request.place))
+    module = restore_network(registry(), bundle)[0].eval()
+    labels = request.options.get("answers") == "label"
+    dataset = request.require_dataset()
+
+    def respond(inputs: Tensor) -> Tensor:
+        scores: Tensor = module(inputs).softmax(dim=1)
+        return scores.argmax(dim=1) if labels else scores
+
+    return External(
+        card=request.card("oracle"), fingerprint=f"oracle-{request.place}-{len(dataset.classes)}", respond=respond,
+        access=Access.LABEL if labels else Access.SCORES, notes=("an oracle",),
+    )  # fmt: skip
 
 
 # the plugin ---------------------------------------------------------------------------------------
@@ -298,7 +317,10 @@ class ToyPlugin:
     @hookimpl
     def mi_sources(self) -> list[SourceSpec]:
         """Offer a scheme."""
-        return [SourceSpec(name="memory", target=f"{HERE}:load_from_memory", summary="Toy", scheme="mem")]
+        return [
+            SourceSpec(name="memory", target=f"{HERE}:load_from_memory", summary="Toy", scheme="mem"),
+            SourceSpec(name="oracle", target=f"{HERE}:ask_oracle", summary="Toy", scheme="oracle"),
+        ]
 
     @hookimpl
     def mi_attacks(self) -> list[AttackSpec]:

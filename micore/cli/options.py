@@ -84,6 +84,14 @@ def attack_options(function: F) -> F:
             click.option(
                 "--model", required=True, metavar="BUNDLE|URI", help="Target: a bundle of `mi train`, or a URI."
             ),
+            click.option(
+                "-M",
+                "--model-option",
+                "model_options",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Option of a target that a URI names, such as timeout=10; may be repeated.",
+            ),
             data_options(required=False),
             click.option(
                 "--classes",
@@ -101,6 +109,14 @@ def attack_options(function: F) -> F:
                 "--access",
                 metavar="label|scores|white-box",
                 help="What the adversary is granted. [default: what it needs]",
+            ),
+            click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Show only the K largest scores."),
+            click.option(
+                "--round",
+                "decimals",
+                type=click.IntRange(min=0),
+                metavar="DIGITS",
+                help="Show scores rounded to so many decimals.",
             ),
             budget_options,
             click.option("--preset", default="default", help="Named settings of the attack: default, smoke, paper..."),
@@ -128,6 +144,7 @@ def attack_request(options: Mapping[str, Any]) -> AttackRequest:
     from micore.artifacts import PluginUse
     from micore.configs import parse_assignments
     from micore.runs import AttackRequest
+    from micore.target import AnswerForm
     from micore.threat import Access
 
     return AttackRequest(
@@ -137,6 +154,8 @@ def attack_request(options: Mapping[str, Any]) -> AttackRequest:
         budget=budget(options["budget_queries"], options["budget_seconds"]),
         evaluators=uses(options["evaluators"]) or None,
         judges=options["judges"] or 1,
+        model_options=parse_assignments(options["model_options"]),
+        form=AnswerForm(top_k=options["top_k"], decimals=options["decimals"]),
         **{name: options[name] for name in PLAIN_OPTIONS},
     )
 

@@ -10,6 +10,7 @@ from micore.artifacts import Bundle, PluginUse
 from micore.configs import make_config
 from micore.contracts import IDENTITY_DIGITS, Case, Dataset, Evaluator, Measurement, Modality, Reference
 from micore.errors import RunError, UsageError
+from micore.external import HasFace
 from micore.measurements import measurement_to_dict
 from micore.registry import Entry, Registry
 from micore.runs.judges import describe_judge, evaluator_models, judge_name, open_judge
@@ -61,7 +62,7 @@ def evaluate_run(
     request: AttackRequest,
     dataset: Dataset,
     modality: Modality,
-    target: Bundle,
+    target: HasFace,
     evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]],
     cases: Sequence[Case] = (),
 ) -> list[Measurement]:
@@ -94,7 +95,7 @@ def evaluate_run(
 
 
 def _judges(
-    registry: Registry, runtime: Runtime, request: AttackRequest, dataset: Dataset, target: Bundle,
+    registry: Registry, runtime: Runtime, request: AttackRequest, dataset: Dataset, target: HasFace,
     evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]],
 ) -> list[Bundle]:  # fmt: skip
     """Return the evaluator models, none when no evaluator asks one."""

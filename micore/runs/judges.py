@@ -12,6 +12,7 @@ from micore.artifacts import Bundle, PluginUse
 from micore.contracts import IDENTITY_DIGITS, Dataset, EvaluatorModel, Modality
 from micore.data import DataRequest
 from micore.errors import ModelError, UnknownNameError
+from micore.external import HasFace
 from micore.files import digest
 from micore.home import cache
 from micore.kit.training import TrainingConfig
@@ -36,7 +37,7 @@ def evaluator_models(
     runtime: Runtime,
     request: DataRequest,
     dataset: Dataset,
-    target: Bundle | None,
+    target: HasFace | None,
     given: str | None,
     n_judges: int = 1,
 ) -> list[Bundle]:
@@ -55,7 +56,7 @@ def evaluator_models(
     return found
 
 
-def given_model(path: str, dataset: Dataset, target: Bundle | None) -> Bundle:
+def given_model(path: str, dataset: Dataset, target: HasFace | None) -> Bundle:
     """Load a user's evaluator model.
 
     Raises: ModelError when it judges other classes, or is the target itself.
@@ -64,7 +65,7 @@ def given_model(path: str, dataset: Dataset, target: Bundle | None) -> Bundle:
 
 
 def _trained(
-    registry: Registry, runtime: Runtime, request: DataRequest, dataset: Dataset, target: Bundle | None,
+    registry: Registry, runtime: Runtime, request: DataRequest, dataset: Dataset, target: HasFace | None,
     architecture: str, repetition: int,
 ) -> Bundle:  # fmt: skip
     """Return the judge of this data set with this architecture: the same one for every run's seed."""
@@ -85,7 +86,7 @@ def _trained(
 
 
 def _architectures(
-    registry: Registry, modality: str, target: Bundle | None, used: Sequence[str]
+    registry: Registry, modality: str, target: HasFace | None, used: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
     """Yield architectures other than the target's, unused ones first, each with how often it came before."""
     entries = registry.entries("model", modality)
@@ -102,7 +103,7 @@ def _architectures(
         yield from ((name, repetition) for name in others)
 
 
-def _checked(bundle: Bundle, dataset: Dataset, target: Bundle | None) -> Bundle:
+def _checked(bundle: Bundle, dataset: Dataset, target: HasFace | None) -> Bundle:
     if tuple(bundle.card.classes[: len(dataset.classes)]) != tuple(dataset.classes):
         raise ModelError(
             f"the evaluator model judges {len(bundle.card.classes)} classes that do not begin with "
@@ -118,7 +119,7 @@ def _checked(bundle: Bundle, dataset: Dataset, target: Bundle | None) -> Bundle:
 
 
 def open_judge(
-    registry: Registry, runtime: Runtime, bundle: Bundle, target: Bundle | None, modality: Modality
+    registry: Registry, runtime: Runtime, bundle: Bundle, target: HasFace | None, modality: Modality
 ) -> EvaluatorModel:
     """Build an evaluator model's network, frozen, on the run's device."""
     module, _ = restore_network(registry, bundle)
@@ -147,10 +148,12 @@ class Independence:
         )
 
 
-def independence(judge: Bundle, target: Bundle | None) -> Independence:
+def independence(judge: Bundle, target: HasFace | None) -> Independence:
     """Compare a judge with the target: weights, architecture, seed, augmentation."""
     if target is None:
         return Independence(facts={})
+    if not target.card.training:  # nothing is known of it but what it answers
+        return Independence(facts={"weights": judge.fingerprint != target.fingerprint})
     mine, other = judge.card, target.card
     return Independence(
         facts={
@@ -167,7 +170,7 @@ def judge_name(index: int) -> str:
     return "evaluator-model" if index == 0 else f"evaluator-model-{index + 1}"
 
 
-def describe_judge(judge: Bundle, target: Bundle | None) -> dict[str, Any]:
+def describe_judge(judge: Bundle, target: HasFace | None) -> dict[str, Any]:
     """Return what a report says of an evaluator model."""
     check = independence(judge, target)
     return {

@@ -43,7 +43,7 @@ def judge(
     check_unchanged(session, run)
     evaluate_run(
         registry, session.runtime, run, request=session.request, dataset=session.dataset, modality=session.modality,
-        target=session.bundle, evaluators=session.evaluators, cases=session.cases,
+        target=session.loaded, evaluators=session.evaluators, cases=session.cases,
     )  # fmt: skip
     write_report(run, session.modality, session.dataset)
     return run

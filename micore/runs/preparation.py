@@ -18,7 +18,7 @@ from micore.files import digest
 from micore.home import cache
 from micore.runs.memory import PeakMemory, peak_memory
 from micore.runtime import Checkpoints, Runtime
-from micore.target import Target
+from micore.target import AnswerForm, Target
 from micore.threat import Access, Ledger
 
 
@@ -73,6 +73,7 @@ def preparation_key(
     dataset: Dataset | None,
     target: Target,
     runtime: Runtime,
+    form: AnswerForm | None = None,
 ) -> str:
     """Hash what a preparation depends on: attack and its fields, target, public data, seed, arithmetic."""
     config = attack.config.model_dump(mode="json")  # type: ignore[attr-defined]
@@ -86,7 +87,8 @@ def preparation_key(
         __version__,
     ]
     data = dataset.fingerprint if dataset is not None else None
-    return digest(dict(identity), fields, fingerprint, target.access.label, data, arithmetic)
+    answers = [form.to_dict()] if form is not None and not form.is_whole else []
+    return digest(dict(identity), fields, fingerprint, target.access.label, data, arithmetic, *answers)
 
 
 def prepare(attack: Attack, target: Target, public: Split | None, runtime: Runtime, key: str) -> Preparation:

@@ -8,6 +8,7 @@ from typing import Any
 
 from micore.artifacts import PluginUse
 from micore.data import DataRequest
+from micore.target import AnswerForm
 from micore.threat import Access, Budget
 
 
@@ -19,6 +20,7 @@ class AttackRequest:
     a URI; data: None takes what the bundle was trained on; choice: the cases, such as ``0-4``;
     evidence: what the adversary holds of each case, for goal ``instance``; None: the modality's usual;
     access: None grants the least that the attack needs; batch: cases between two checkpoints;
+    model_options: of the source that opens a URI; form: what the target's interface shows of its scores;
     evaluators: None runs all that fit; evaluator_model: None trains one; judges: how many evaluator models.
     """
 
@@ -39,6 +41,8 @@ class AttackRequest:
     evaluators: tuple[PluginUse, ...] | None = None
     evaluator_model: str | None = None
     judges: int = 1
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    form: AnswerForm = field(default_factory=AnswerForm)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -60,6 +64,8 @@ class AttackRequest:
             "evaluators": None if self.evaluators is None else [_use_dict(use) for use in self.evaluators],
             "evaluator_model": self.evaluator_model,
             "judges": self.judges,
+            "model_options": dict(self.model_options),
+            "form": self.form.to_dict(),
         }
 
     @classmethod
@@ -71,6 +77,8 @@ class AttackRequest:
         return cls(
             attack=PluginUse(**data["attack"]),
             judges=data.get("judges", 1),
+            model_options=data.get("model_options", {}),
+            form=AnswerForm(**data.get("form", {})),
             evidence=data.get("evidence"),  # runs of before the goal `instance` have none
             data=DataRequest.from_dict(data["data"]) if data["data"] else None,
             access=Access.parse(data["access"]) if data["access"] else None,

@@ -258,7 +258,7 @@ def _conclude(session: Session, run: Run, preparation: Preparation) -> None:
     run.update(status="evaluating")
     evaluate_run(
         session.registry, session.runtime, run, request=session.request, dataset=session.dataset,
-        modality=session.modality, target=session.bundle, evaluators=session.evaluators, cases=session.cases,
+        modality=session.modality, target=session.loaded, evaluators=session.evaluators, cases=session.cases,
     )  # fmt: skip
 
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from micore.artifacts import Bundle
+from micore.artifacts import Bundle, Card
 from micore.attacks import build_attack, preparer
 from micore.contracts import Attack, Case, Dataset, Evaluator, Modality, Split
 from micore.data import DataRequest, describe
 from micore.errors import AccessDenied, ModelError, RunError, UsageError
+from micore.external import External, SourceRequest
 from micore.home import cache
-from micore.models import load_bundle, load_modality, open_target
+from micore.models import is_external, load_modality, load_target, open_target
 from micore.registry import Entry, Registry
 from micore.runs.evaluation import chosen_evaluators
 from micore.runs.judges import given_model
@@ -34,6 +35,11 @@ EVIDENCE = "evidence"
 """The config field of attacks that prepare for one kind of evidence; the run's ``evidence`` sets it."""
 
 
+UNKNOWN_TRAINING = (
+    "how the target was trained is not known: whether a judge shares its data or architecture cannot be checked"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """A run's parts, ready to work."""
@@ -42,7 +48,7 @@ class Session:
     request: AttackRequest
     entry: Entry
     attack: Attack
-    bundle: Bundle
+    loaded: Bundle | External
     dataset: Dataset
     modality: Modality
     cases: Sequence[Case]
@@ -67,7 +73,9 @@ class Session:
         identity = {"attack": entry.spec.name, "distribution": entry.provider.distribution,
                     "version": entry.provider.version}  # fmt: skip
         dataset = self.dataset if self.public is not None else None
-        return preparation_key(attack, identity, self.bundle.fingerprint, dataset, self.target, self.runtime)
+        return preparation_key(
+            attack, identity, self.loaded.fingerprint, dataset, self.target, self.runtime, self.request.form
+        )
 
 
 def attack_spec(entry: Entry) -> AttackSpec:
@@ -88,29 +96,43 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
     attack = build_attack(registry, entry, request.preset, _options(registry.load(entry), request))
     evaluators = chosen_evaluators(registry, spec.modality, spec.goal, request.evaluators)
     runtime = _runtime(request, progress)
-    bundle = load_bundle(registry, request.model, runtime)
-    if bundle.card.modality != spec.modality:
-        raise ModelError(f"attack {spec.name!r} is for modality {spec.modality}; the target is {bundle.card.modality}")
-    request = _with_data(request, bundle)
-    dataset = request.data.open(registry) if request.data else None
-    if dataset is None:
-        raise UsageError("no data set: the bundle names none", hint="give --data")
-    _check_classes(bundle, dataset)
+    loaded, request, dataset = _load(registry, request, runtime)
+    card = loaded.card
+    if card.modality != spec.modality:
+        raise ModelError(f"attack {spec.name!r} is for modality {spec.modality}; the target is {card.modality}")
+    _check_classes(card, dataset)
+    _check_form(request, granted, loaded)
     modality = load_modality(registry, spec.modality)
     evidence = getattr(attack.config, EVIDENCE, request.evidence)  # type: ignore[attr-defined]
-    cases = modality.cases(spec.goal, dataset, bundle.card.classes, request.choice, evidence)
+    cases = modality.cases(spec.goal, dataset, card.classes, request.choice, evidence)
     if "public" in spec.needs and public_split(dataset) is None:
         raise UsageError(f"attack {spec.name!r} needs public data; data set {dataset.name!r} has none")
     if request.evaluator_model is not None:
-        given_model(request.evaluator_model, dataset, bundle)
-    ledger = Ledger(budget=request.budget)
+        given_model(request.evaluator_model, dataset, loaded)
     target = open_target(
-        registry, bundle, access=granted, ledger=ledger, runtime=runtime, modality=modality
+        registry, loaded, access=granted, ledger=Ledger(budget=request.budget), runtime=runtime, modality=modality,
+        form=request.form,
     )  # fmt: skip
     return Session(
-        registry=registry, request=request, entry=entry, attack=attack, bundle=bundle, dataset=dataset,
+        registry=registry, request=request, entry=entry, attack=attack, loaded=loaded, dataset=dataset,
         modality=modality, cases=cases, target=target, runtime=runtime, evaluators=evaluators,
     )  # fmt: skip
+
+
+def _load(
+    registry: Registry, request: AttackRequest, runtime: Runtime
+) -> tuple[Bundle | External, AttackRequest, Dataset]:
+    """Load the target and open the data set: that of the request, or the target's own.
+
+    A target elsewhere does not say what it looks like, so that it is told what data it is for.
+    """
+    dataset = request.data.open(registry) if request.data and is_external(request.model) else None
+    source = SourceRequest(uri=request.model, runtime=runtime, options=request.model_options, dataset=dataset)
+    loaded = load_target(registry, source)
+    request = _with_data(request, loaded.card)
+    if request.data is None:
+        raise UsageError("no data set: the target names none", hint="give --data")
+    return loaded, request, dataset or request.data.open(registry)
 
 
 def check_unchanged(session: Session, run: Run) -> None:
@@ -118,7 +140,7 @@ def check_unchanged(session: Session, run: Run) -> None:
 
     Raises: RunError.
     """
-    for name, found in (("target", session.bundle.fingerprint), ("data", session.dataset.fingerprint)):
+    for name, found in (("target", session.loaded.fingerprint), ("data", session.dataset.fingerprint)):
         if run.manifest[name]["fingerprint"] != found:
             raise RunError(f"the {name} has changed since {run.directory} began", hint="start a new run")
 
@@ -149,9 +171,9 @@ def _runtime(request: AttackRequest, progress: Progress | None) -> Runtime:
     return replace(runtime, tile=tile, progress=progress or Progress(), shelf=Shelf(cache() / "shelf"))
 
 
-def _with_data(request: AttackRequest, bundle: Bundle) -> AttackRequest:
-    """Take the bundle's own data set, or its options where the user names the same one without any."""
-    trained_on = bundle.card.data
+def _with_data(request: AttackRequest, card: Card) -> AttackRequest:
+    """Take the target's own data set, or its options where the user names the same one without any."""
+    trained_on = card.data
     if "uri" not in trained_on:
         return request
     own = DataRequest.from_dict(trained_on)
@@ -162,10 +184,25 @@ def _with_data(request: AttackRequest, bundle: Bundle) -> AttackRequest:
     return request
 
 
-def _check_classes(bundle: Bundle, dataset: Dataset) -> None:
-    if tuple(bundle.card.classes) != tuple(dataset.classes):
+def _check_form(request: AttackRequest, granted: Access, loaded: Bundle | External) -> None:
+    """Check that the target can grant the access, and that there are scores to show a part of."""
+    highest = loaded.highest_access if isinstance(loaded, External) else Access.WHITE_BOX
+    if granted > highest:
+        raise AccessDenied(
+            f"{request.model} gives {highest.label} access; the run grants {granted.label}",
+            hint=f"`mi list-plugins --kind attack` shows attacks that work with {highest.label} access",
+        )
+    if not request.form.is_whole and granted != Access.SCORES:
+        raise UsageError(
+            f"--top-k and --round say what is shown of the scores; the run grants {granted.label} access",
+            hint="--access scores, or leave them out",
+        )
+
+
+def _check_classes(card: Card, dataset: Dataset) -> None:
+    if tuple(card.classes) != tuple(dataset.classes):
         raise ModelError(
-            f"the target has {len(bundle.card.classes)} classes ({_some(bundle.card.classes)}); "
+            f"the target has {len(card.classes)} classes ({_some(card.classes)}); "
             f"data set {dataset.name!r} has {len(dataset.classes)} ({_some(dataset.classes)})",
             hint="give the data set and options that the target was trained on",
         )
@@ -179,7 +216,7 @@ def manifest(session: Session) -> dict[str, Any]:
     """Return what a manifest says before the work begins."""
     spec, provider = session.spec, session.entry.provider
     data = describe(session.request.data, session.dataset) if session.request.data else {}
-    trained_on = session.bundle.card.data.get("fingerprint")
+    trained_on = session.loaded.card.data.get("fingerprint")
     same = trained_on == session.dataset.fingerprint
     return {
         "request": session.request.to_dict(),
@@ -189,8 +226,9 @@ def manifest(session: Session) -> dict[str, Any]:
             "config": session.attack.config.model_dump(mode="json"),  # type: ignore[attr-defined]
             "distribution": provider.distribution, "version": provider.version,
         },
-        "target": {"uri": session.request.model, "fingerprint": session.bundle.fingerprint,
-                   "card": session.bundle.card.to_dict()},
+        "answers": session.request.form.to_dict(),
+        "target": {"uri": session.request.model, "fingerprint": session.loaded.fingerprint,
+                   "card": session.loaded.card.to_dict()},
         "data": {**data, "same_as_target": same},
         "access": {"granted": session.target.access.label, "used": None},
         "evidence": next((getattr(case.evidence, "kind", None) for case in session.cases), None),
@@ -198,8 +236,15 @@ def manifest(session: Session) -> dict[str, Any]:
         "hardware": session.runtime.describe(),
         "versions": versions(*_distributions(session)),
         "cases": [{"id": case.id, "label": case.label, "status": "pending"} for case in session.cases],
-        "notes": [] if same else ["the data set differs from the one that the target was trained on"],
+        "notes": _notes(session.loaded, same),
     }  # fmt: skip
+
+
+def _notes(loaded: Bundle | External, same_data: bool) -> list[str]:
+    """Return what a reader of the run must know of its target."""
+    if isinstance(loaded, External):
+        return [UNKNOWN_TRAINING, *loaded.notes]
+    return [] if same_data else ["the data set differs from the one that the target was trained on"]
 
 
 def _distributions(session: Session) -> list[str]:

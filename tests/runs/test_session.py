@@ -35,7 +35,7 @@ def test_a_session_has_all_parts(opened, bundle):
     session = opened(options={"steps": 3}, seed=7)
     assert session.spec.name == "scripted"
     assert session.attack.config.steps == 3
-    assert session.bundle.fingerprint == bundle.fingerprint
+    assert session.loaded.fingerprint == bundle.fingerprint
     assert [case.label for case in session.cases] == [0, 1, 2, 3]
     assert session.target.access is Access.WHITE_BOX
     assert session.runtime.seed == 7
