@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from micore.artifacts import Bundle
+    from micore.external import HasFace
     from micore.kit.training import Trainer, TrainingBatch
     from micore.runtime import Random, Runtime
     from micore.target import Target
@@ -332,14 +333,14 @@ class Subject:
 class Reference:
     """All that judges may know and adversaries may not.
 
-    dataset: the private data; target: the attacked bundle (for the check of independence), None for
-    a remote one; evaluator_model: the independent classifier, when the evaluator asked for one.
+    dataset: the private data; target: what is known of the attacked one (for the check of independence);
+    evaluator_model: the independent classifier, when the evaluator asked for one.
     truth: by case id, for goals that recover an instance; evidence is in the judged cases themselves.
     """
 
     modality: Modality
     dataset: Dataset
-    target: Bundle | None
+    target: HasFace | None
     evaluator_model: EvaluatorModel | None = None
     truth: Mapping[str, Truth] = field(default_factory=dict)
 

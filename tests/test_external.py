@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -128,10 +131,16 @@ def test_schemes(tmp_path):
     assert not is_external(str(tmp_path))
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of this test's own, so that nothing is cached."""
+    monkeypatch.setenv("MI_HOME", str(tmp_path / "home"))
+
+
 # whole runs -----------------------------------------------------------------------------------------
 
 
-def request(**changes):
+def request(**changes: Any) -> runs.AttackRequest:
     data = toys.DataRequest.parse("grids", toys.SMALL)
     return toys.toy_request("oracle:1", **{"attack": "by-label", "data": data, **changes})
 

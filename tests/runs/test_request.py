@@ -9,11 +9,13 @@ import pytest
 from micore.artifacts import PluginUse
 from micore.data import DataRequest
 from micore.runs.request import AttackRequest
+from micore.target import AnswerForm
 from micore.threat import Access, Budget
 
 PLAIN = AttackRequest(attack=PluginUse(name="scripted"), model="target.safetensors")
 FULL = AttackRequest(
     attack=PluginUse(name="scripted", config={"steps": 3}), model="mem:1", preset="paper",
+    model_options={"timeout": 3}, form=AnswerForm(top_k=2),
     data=DataRequest(uri="grids", options={"size": 4}), choice="0-2", evidence="bottom",
     access=Access.WHITE_BOX, budget=Budget(queries=7, seconds=1.5), seed=9, device="cuda:1", precision="bf16",
     compiled=True, batch=3, tile=5, judges=2,

@@ -88,7 +88,7 @@ def test_the_bundles_data_are_taken_unless_others_are_given(opened):
 def test_a_bundle_that_names_no_data_needs_them(opened, bundle, tmp_path):
     path = tmp_path / "target.safetensors"
     replace(bundle, card=replace(bundle.card, data={})).save(path)
-    with pytest.raises(UsageError, match="the bundle names none") as caught:
+    with pytest.raises(UsageError, match="the target names none") as caught:
         opened(model=path)
     assert "--data" in caught.value.hint
     session = opened(model=path, data=DataRequest(uri="grids", options=toys.SMALL))

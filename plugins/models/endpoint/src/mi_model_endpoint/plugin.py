@@ -1,0 +1,30 @@
+"""Entry point of the package; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from micore.hookspecs import hookimpl
+from micore.specs import CommandSpec, SourceSpec
+
+LOAD = "mi_model_endpoint.loading:load"
+
+
+@hookimpl
+def mi_sources() -> Iterable[SourceSpec]:
+    """Describe the schemes."""
+    summary = "A classifier behind an address: KServe v2, TorchServe, Hugging Face, or plain JSON"
+    return [
+        SourceSpec(name="http", target=LOAD, summary=summary + " (not encrypted)", scheme="http"),
+        SourceSpec(name="https", target=LOAD, summary=summary, scheme="https"),
+    ]
+
+
+@hookimpl
+def mi_commands() -> Iterable[CommandSpec]:
+    """Describe the command."""
+    return [
+        CommandSpec(
+            name="serve", target="mi_model_endpoint.serve_command:command", summary="Serve a target by KServe v2."
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Exported networks and functions of the user's as targets."""
