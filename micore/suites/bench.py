@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from micore.errors import Interrupted, MiError, RunError
+from micore.errors import BudgetExceeded, Interrupted, MiError, RunError
 from micore.files import read_json, require_writable, write_json
 from micore.registry import Registry
 from micore.runtime import Progress, Runtime
@@ -138,9 +138,9 @@ class _Bench:
         record |= {"status": "begun", "error": None}
         self._write(row, record)
         outcome = self._train(row.target, title) or self._attack(row, record, title)
-        status = "finished" if outcome.error is None else "failed"
         record |= {
-            "status": status, "error": outcome.error, "exit_code": outcome.code,
+            "status": "finished" if outcome.error is None else "failed", "error": outcome.error,
+            "exit_code": outcome.code,
             "seconds": round(record["seconds"] + outcome.seconds, 2),
         }  # fmt: skip
         self._write(row, record)
@@ -163,14 +163,14 @@ class _Bench:
         """Attack or go on, then judge again if the suite asks for other judges than the run did."""
         run, machine = row.folder(self.place) / RUN, self.options.machine
         outcome = Outcome(code=0, seconds=0.0, error=None)
-        if _status(run) != "finished":
+        if not _is_complete(run, row):
             begun = (run / "run.json").exists()
             self.say(f"{title}: {'goes on' if begun else 'attacking'}")
             if not begun:
                 shutil.rmtree(run, ignore_errors=True)
                 self._remember(row, record, row.judging)
             arguments = resume_arguments(row, self.place) if begun else attack_arguments(row, self.place, machine)
-            outcome = self._call(row, arguments)
+            outcome = _within_budget(self._call(row, arguments), row)
         if outcome.error is None and record["settings"]["judging"] != row.judging:
             self.say(f"{title}: judging again")
             judged = self._call(row, evaluate_arguments(row, self.place, machine))
@@ -212,6 +212,17 @@ class _Bench:
         document = collect(self.suite, self.path, self.place, self.rows, self.options.only, self.options.machine)
         write_pages(self.place, document, self.options.page if finished else None)
         return document
+
+
+def _is_complete(run: Path, row: RowPlan) -> bool:
+    """Tell whether a run has all that its row asks for: one with a budget ends where that is spent."""
+    return _status(run) in ("finished", *(["budget"] if row.budget is not None else []))
+
+
+def _within_budget(outcome: Outcome, row: RowPlan) -> Outcome:
+    """Take the end of a budget for what it is in a row that has one."""
+    spent = row.budget is not None and outcome.code == BudgetExceeded.exit_code
+    return Outcome(code=0, seconds=outcome.seconds, error=None) if spent else outcome
 
 
 def _note(bundle: Path) -> Path:

@@ -12,6 +12,11 @@ from micore.report.command import settings
 from micore.suites.rows import RowPlan, TargetPlan
 
 RUN = "run"
+OPTIONAL = {
+    "--classes": "classes", "--evidence": "evidence", "--access": "access", "--top-k": "top_k", "--round": "round",
+    "--budget-queries": "budget_queries",
+}  # fmt: skip
+"""Flags that a row has only if its entry says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +41,7 @@ def train_arguments(plan: TargetPlan, place: Path, machine: Machine) -> list[str
 def attack_arguments(plan: RowPlan, place: Path, machine: Machine) -> list[str]:
     """Return the ``mi attack`` of a row."""
     found, data = plan.settings, plan.target.settings
-    optional = {"--classes": "classes", "--evidence": "evidence", "--access": "access"}
-    chosen = [part for flag, key in optional.items() if found[key] is not None for part in (flag, found[key])]
+    chosen = [part for flag, key in OPTIONAL.items() if found[key] is not None for part in (flag, str(found[key]))]
     tile = ["--tile", str(machine.tile)] if machine.tile else []
     return [
         "attack", "--plugin", found["plugin"], "--model", str(plan.target.file(place)), "--preset", found["preset"],

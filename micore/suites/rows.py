@@ -53,11 +53,12 @@ class TargetPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class RowPlan:
-    """One row: an attack on a trained target."""
+    """One row: an attack on a trained target. budget: queries that it ends after."""
 
     target: TargetPlan
     attack: AttackEntry
     judges: int
+    budget: int | None = None
 
     @property
     def name(self) -> str:
@@ -68,7 +69,8 @@ class RowPlan:
     def parts(self) -> tuple[str, str, str, str]:
         """The names that the row's is made of."""
         target = self.target
-        return target.entry.name, target.defense.name, self.attack.label, str(target.seed)
+        label = self.attack.label if self.budget is None else f"{self.attack.label}, {self.budget} queries"
+        return target.entry.name, target.defense.name, label, str(target.seed)
 
     def folder(self, place: Path) -> Path:
         """Return the row's folder in the directory of a benchmark."""
@@ -82,6 +84,7 @@ class RowPlan:
             "plugin": attack.plugin, "preset": attack.preset, "options": dict(attack.options),
             "classes": attack.classes, "evidence": attack.evidence, "access": attack.access, "seed": self.target.seed,
             "precision": attack.precision or arithmetic.name, "compiled": arithmetic.compiled,
+            "top_k": attack.top_k, "round": attack.round, "budget_queries": self.budget,
         }  # fmt: skip
 
     @property
@@ -109,7 +112,8 @@ def _rows(suite: Suite, arithmetic: Precision) -> Iterator[RowPlan]:
                     continue
                 for seed in attack.seeds or suite.seeds:
                     plan = TargetPlan(entry=target, defense=defense, seed=seed, arithmetic=arithmetic)
-                    yield RowPlan(target=plan, attack=attack, judges=suite.judges)
+                    for budget in attack.budget_queries or (None,):
+                        yield RowPlan(target=plan, attack=attack, judges=suite.judges, budget=budget)
 
 
 def _asked(name: str, chosen: Sequence[str] | None) -> bool:

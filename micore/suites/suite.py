@@ -70,6 +70,11 @@ class AttackEntry(Entry):
     classes: str | None = Field(None, description="cases, such as 0-4,7; none: all")
     evidence: str | None = Field(None, description="what the adversary holds of each case")
     access: str | None = Field(None, description="none: the least that the attack needs")
+    top_k: int | None = Field(None, ge=1, description="show only so many of the largest scores")
+    round: int | None = Field(None, ge=0, description="show scores with so many decimals")
+    budget_queries: Sequence[Annotated[int, Field(ge=1)]] | None = Field(
+        None, min_length=1, description="a row for each: it ends after so many queries; none: one row without a limit"
+    )
     precision: str | None = Field(None, description="of its forward passes; none: that of the command line")
     targets: Sequence[str] | None = Field(None, min_length=1, description="names of the targets; none: all")
     defenses: Sequence[str] | None = Field(None, min_length=1, description="names of the defenses; none: all")

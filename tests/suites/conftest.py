@@ -57,7 +57,8 @@ class Pretended:
         getattr(self, arguments[0])(list(arguments), stopped=bool(error or raised))
         if raised is not None:
             raise raised
-        return Outcome(code=1 if error else 0, seconds=1.5, error=error)
+        spent = "--budget-queries" in arguments and not error
+        return Outcome(code=1 if error else 7 if spent else 0, seconds=1.5, error=error or ("spent" if spent else None))
 
     def train(self, arguments: list[str], stopped: bool) -> None:
         if not stopped:
@@ -68,7 +69,8 @@ class Pretended:
     def attack(self, arguments: list[str], stopped: bool) -> None:
         place = Path(arguments[arguments.index("-o") + 1])
         seed = int(arguments[arguments.index("--seed") + 1])
-        content = manifest(status="failed" if stopped else "finished", seed=seed)
+        ended = "budget" if "--budget-queries" in arguments else "finished"
+        content = manifest(status="failed" if stopped else ended, seed=seed)
         content |= {"timings": {"attack_s": 18.5, "evaluate_s": 4.0}}
         content["peak_memory_bytes"] = {"process": 700_000_000, "accelerator": None}
         content["hardware"] |= {"tile": 32, "precision": "fp32"}

@@ -221,3 +221,15 @@ def test_a_place_that_cannot_be_written(run_suite: Start, tmp_path: Path) -> Non
     (tmp_path / "out").write_text("a file")
     with pytest.raises(StorageError, match="is not a directory"):
         run_suite()
+
+
+def test_a_row_for_each_budget_ends_where_it_is_spent(run_suite: Start, pretended: Pretended, suite: Path) -> None:
+    change(suite, 'plugin = "scripted"\n', 'plugin = "scripted"\nseeds = [0]\nbudget_queries = [50, 100]\ntop_k = 2\n')
+    document = run_suite(only=["*queries"])
+    names = [f"grids/none/scripted, {budget} queries/0" for budget in (50, 100)]
+    assert [name for name, status in statuses(document).items() if status == "finished"] == names
+    assert [call[call.index("--budget-queries") + 1] for call in pretended.calls[1:]] == ["50", "100"]
+    assert all(call[call.index("--top-k") + 1] == "2" for call in pretended.calls[1:])
+    pretended.calls.clear()
+    run_suite(only=["*queries"])
+    assert pretended.calls == []
