@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from micore.runtime import Runtime
 from micore.threat import Access, Ledger
 
 Query = Callable[[Samples], Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,18 +102,14 @@ class Target:
 
     def labels(self, samples: Samples) -> Tensor:
         """Return the most likely class of each sample, int64 (N,)."""
-        self._require(Access.LABEL)
-        return self._labels(samples)
+        return self._granted(Access.LABEL, self._labels)(samples)
 
     def scores(self, samples: Samples) -> Tensor:
         """Return the class probabilities of each sample, (N, classes), after output defenses.
 
         Raises: AccessDenied for a label-only adversary; BudgetExceeded.
         """
-        self._require(Access.SCORES)
-        if self._scores is None:
-            raise AccessDenied("this target answers with labels only")
-        return self._scores(samples)
+        return self._granted(Access.SCORES, self._scores)(samples)
 
     @property
     def module(self) -> CountedModule:
@@ -120,18 +117,22 @@ class Target:
 
         Raises: AccessDenied unless the run grants white-box access.
         """
-        self._require(Access.WHITE_BOX)
-        if self._module is None:
-            raise AccessDenied("this target has no module in memory", hint="attack it with scores or label access")
-        return self._module
+        return self._granted(Access.WHITE_BOX, self._module)
 
-    def _require(self, access: Access) -> None:
+    def _granted(self, access: Access, part: T | None) -> T:
+        """Return what an access opens; raise AccessDenied, and note nothing, where it is not granted."""
         if self.access < access:
             raise AccessDenied(
                 f"the run grants {self.access.label} access; this needs {access.label}",
                 hint=f"--access {access.label}, if the adversary really has it",
             )
+        if part is None:
+            raise AccessDenied(
+                f"this target gives no {access.label} access: there is nothing behind it",
+                hint="attack it with the access that the run was granted",
+            )
         self.ledger.note_access(access)
+        return part
 
 
 class CountedModule(nn.Module):
