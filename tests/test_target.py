@@ -109,7 +109,7 @@ def test_raising_the_access_afterwards_gives_nothing():
     target.access = Access.WHITE_BOX
     with pytest.raises(AccessDenied, match="labels only"):
         target.scores(samples())
-    with pytest.raises(AccessDenied, match="no module in memory"):
+    with pytest.raises(AccessDenied, match="gives no white-box access"):
         _ = target.module
 
 
