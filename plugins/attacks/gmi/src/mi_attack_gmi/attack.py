@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from mi_image.gan_search import LatentObjective, PointSearch, identity_of, negative_score
 from mi_image.priors import GanPrior
-from mi_image.wgan_training import SMALL, SMOKE, WganSettings, gan_state, restore_gan
+from mi_image.wgan_config import GAN_FIELDS, SMALL_GAN, SMOKE_GAN, WganConfig
+from mi_image.wgan_training import gan_state, restore_gan
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
 from micore.kit.losses import cross_entropy
@@ -44,18 +45,7 @@ from micore.target import Target
 from micore.threat import Spending
 
 
-class GanConfig(Config):
-    """Settings of the GAN of public images; the defaults are the authors' code at 64 px."""
-
-    latent_dim: int = Field(100, ge=1, description="dimensions of the latent space (paper: 100)")
-    width: int = Field(64, ge=1, description="channels of the networks' finest stage (code: 64)")
-    iterations: int = Field(26_250, ge=1, description="generator steps (code: 280 epochs of 30,000 images)")
-    gan_batch_size: int = Field(64, ge=2, description="images of one GAN step (code: 64)")
-    critic_steps: int = Field(5, ge=1, description="critic steps per generator step (code: 5)")
-    gan_learning_rate: float = Field(2e-4, gt=0, description="of both Adams (code: 2e-4)")
-
-
-class GenerativeInversionConfig(GanConfig):
+class GenerativeInversionConfig(WganConfig):
     """Settings of GMI; the defaults of single fields are the authors', presets change them."""
 
     steps: int = Field(1500, ge=0, description="steps of the search (code: 1500)")
@@ -69,22 +59,13 @@ class GenerativeInversionConfig(GanConfig):
     restarts: int = Field(5, ge=1, description="reconstructions per class (code: 5)")
 
 
-GAN_FIELDS = frozenset(GanConfig.model_fields)
-
-
-def gan_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of the public GAN under the names of the config's fields."""
-    renamed = {"batch_size": "gan_batch_size", "learning_rate": "gan_learning_rate"}
-    return {renamed.get(name, name): value for name, value in settings.items()}
-
-
 class GenerativeInversion:
     """The attack GMI (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = GenerativeInversionConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {**gan_preset(SMALL), "steps": 300, "class_batch": 1, "restarts": 10},
-        "smoke": {**gan_preset(SMOKE), "steps": 40, "class_batch": 1, "restarts": 3},
+        "default": {**SMALL_GAN, "steps": 300, "class_batch": 1, "restarts": 10},
+        "smoke": {**SMOKE_GAN, "steps": 40, "class_batch": 1, "restarts": 3},
         "paper": {},
     }
     PREPARE_FIELDS: ClassVar[frozenset[str]] = GAN_FIELDS
@@ -100,7 +81,7 @@ class GenerativeInversion:
         if public is None or len(public) == 0:
             raise DataError("gmi needs public images")
         images = public.take(torch.arange(len(public))).to(runtime.device)
-        return Prepared(state=gan_state(images, self._settings(), runtime))
+        return Prepared(state=gan_state(images, self.config.wgan_settings(), runtime))
 
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
@@ -135,14 +116,6 @@ class GenerativeInversion:
     def with_generator(self, prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared:
         """Return what was prepared with other weights of the generator."""
         return Prepared(state={**prepared.state, "generator": dict(weights)})
-
-    def _settings(self) -> WganSettings:
-        config = self.config
-        return WganSettings(
-            latent_dim=config.latent_dim, width=config.width, iterations=config.iterations,
-            batch_size=config.gan_batch_size, critic_steps=config.critic_steps,
-            learning_rate=config.gan_learning_rate,
-        )  # fmt: skip
 
 
 def _state(prepared: Prepared | None) -> Mapping[str, Any]:

@@ -44,7 +44,8 @@ from mi_attack_vmi.learning import HeavyBall, Learned, Learner
 from mi_attack_vmi.spaces import LatentSpace, restore_space, with_weights
 from mi_image.prior_choice import PriorFileConfig, stylegan_state
 from mi_image.stylegan2_training import StyleGanSettings
-from mi_image.wgan_training import SMALL, SMOKE, WganSettings, gan_state
+from mi_image.wgan_config import SMALL_GAN, SMOKE_GAN, WganConfig
+from mi_image.wgan_training import gan_state
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import CaseFailed, ConfigError, DataError
 from micore.kit.case_rows import confidences, reconstructions, standard_normal, tiled
@@ -55,19 +56,13 @@ from micore.target import Target
 from micore.threat import Spending
 
 
-class PriorConfig(PriorFileConfig):
+class PriorConfig(PriorFileConfig, WganConfig):
     """Settings of the prior: a StyleGAN's file, or a GAN of public images (defaults: GMI's authors' code at 64 px)."""
 
     prior: str | None = Field(
         None,
         description="file of a StyleGAN2 prior (`mi prior`), for one flow per layer; none: a DCGAN of public images",
     )
-    latent_dim: int = Field(100, ge=1, description="dimensions of the GAN's latent space (GMI: 100)")
-    width: int = Field(64, ge=1, description="channels of the GAN's finest stage (GMI: 64)")
-    iterations: int = Field(26_250, ge=1, description="generator steps (GMI: 280 epochs of 30,000 images)")
-    gan_batch_size: int = Field(64, ge=2, description="images of one GAN step (GMI: 64)")
-    critic_steps: int = Field(5, ge=1, description="critic steps per generator step (GMI: 5)")
-    gan_learning_rate: float = Field(2e-4, gt=0, description="of the GAN's Adams (GMI: 2e-4)")
 
 
 class VariationalConfig(PriorConfig):
@@ -99,23 +94,17 @@ class VariationalConfig(PriorConfig):
             raise ConfigError(f"levels={self.levels}: too many for {latent_dim} latent dimensions", hint="-p levels=1")
 
 
-def gan_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of the public GAN under the names of the config's fields."""
-    renamed = {"batch_size": "gan_batch_size", "learning_rate": "gan_learning_rate"}
-    return {renamed.get(name, name): value for name, value in settings.items()}
-
-
 class Variational:
     """The attack VMI (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = VariationalConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
-            **gan_preset(SMALL), "levels": 1, "flow_steps": 4, "hidden": 64, "coupling": "affine", "samples": 16,
+            **SMALL_GAN, "levels": 1, "flow_steps": 4, "hidden": 64, "coupling": "affine", "samples": 16,
             "steps": 300, "optimizer": "adam", "learning_rate": 3e-3, "draws": 10,
         },
         "smoke": {
-            **gan_preset(SMOKE), "levels": 1, "flow_steps": 2, "hidden": 16, "samples": 8, "steps": 50,
+            **SMOKE_GAN, "levels": 1, "flow_steps": 2, "hidden": 16, "samples": 8, "steps": 50,
             "optimizer": "adam", "learning_rate": 1e-2, "draws": 3,
         },
         "paper": {},
@@ -138,7 +127,7 @@ class Variational:
             state = stylegan_state(self.config.prior, images, StyleGanSettings(), runtime, conditional=False)
             self.config.require_levels(int(state["arguments"]["latent_dim"]))
             return Prepared(state={"stylegan": state})
-        return Prepared(state={"gan": gan_state(images.to(runtime.device), self._settings(), runtime)})
+        return Prepared(state={"gan": gan_state(images.to(runtime.device), self.config.wgan_settings(), runtime)})
 
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
@@ -215,14 +204,6 @@ class Variational:
             cases, found, images, scores, latents=space.latents(flat), scored=scored
         ):  # fmt: skip
             yield replace(item, history=histories[item.case.id])
-
-    def _settings(self) -> WganSettings:
-        config = self.config
-        return WganSettings(
-            latent_dim=config.latent_dim, width=config.width, iterations=config.iterations,
-            batch_size=config.gan_batch_size, critic_steps=config.critic_steps,
-            learning_rate=config.gan_learning_rate,
-        )  # fmt: skip
 
 
 def _each_draw(found: Found, draws: int) -> Found:
