@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from torch import Tensor, nn
 
-from mi_model_endpoint.serve import Served, create_app
+from mi_model_serve.app import Served, create_app
 from micore.inputs import InputSpec
 from micore.runtime import Runtime
 from micore.target import AnswerForm, Target

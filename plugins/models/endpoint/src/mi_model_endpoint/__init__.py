@@ -1,1 +1,1 @@
-"""Targets behind HTTP, and a small server to try an audit on."""
+"""Targets behind HTTP."""

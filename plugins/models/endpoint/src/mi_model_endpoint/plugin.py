@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from micore.hookspecs import hookimpl
-from micore.specs import CommandSpec, SourceSpec
+from micore.specs import SourceSpec
 
 LOAD = "mi_model_endpoint.loading:load"
 
@@ -17,14 +17,4 @@ def mi_sources() -> Iterable[SourceSpec]:
     return [
         SourceSpec(name="http", target=LOAD, summary=summary + " (not encrypted)", scheme="http"),
         SourceSpec(name="https", target=LOAD, summary=summary, scheme="https"),
-    ]
-
-
-@hookimpl
-def mi_commands() -> Iterable[CommandSpec]:
-    """Describe the command."""
-    return [
-        CommandSpec(
-            name="serve", target="mi_model_endpoint.serve_command:command", summary="Serve a target by KServe v2."
-        )
     ]

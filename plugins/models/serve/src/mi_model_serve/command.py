@@ -35,16 +35,10 @@ def command(
     TARGET is a bundle of `mi train`. Its defenses at inference time are at work. With MI_SERVE_TOKEN in the
     environment, requests must bear this token. It is a server for experiments: one process, no TLS.
     """
-    from micore.errors import PluginError
+    import uvicorn
 
-    try:
-        import uvicorn
+    from mi_model_serve.app import Served, create_app
 
-        from mi_model_endpoint.serve import Served, create_app
-    except ModuleNotFoundError as error:
-        raise PluginError(
-            f"mi serve needs {error.name}", hint="python -m pip install 'mi-model-endpoint[serve]'"
-        ) from error
     _check_name(name)
     served = Served(name=name, target=_target(app, model, access, top_k, decimals, device))
     config = uvicorn.Config(
