@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from micore.errors import ModelError
 from micore.inputs import InputSpec
-from micore.records import Case, Interval, Measurement, Reconstruction, Samples, Truth
+from micore.records import Case, Interval, Measurement, Reconstruction, Samples, Snapshot, Truth
 from micore.threat import Spending
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = [
     "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
     "Forecast", "HasControl", "HasFloors", "HasForecast", "HasGenerator", "HasPrior", "HasTruth", "Interval",
     "Measurement", "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference",
-    "Samples", "Split", "Subject", "Truth", "WrapsAttack",
+    "Samples", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
 ]  # fmt: skip
 
 

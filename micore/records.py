@@ -29,6 +29,18 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What an attack would have given back for a case, had its budget ended earlier.
+
+    queries: what it had spent on this case by then, without what all cases share; samples: as those of a
+    reconstruction, best first.
+    """
+
+    queries: int
+    samples: Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstruction:
     """What an attack gives back for one case.
 
@@ -37,6 +49,7 @@ class Reconstruction:
     latents: where they stand in the prior, shape (n, ...), when there is one.
     history: the attack's progress, such as the loss every few steps.
     complete: False when the budget stopped the search early and this is the best so far.
+    snapshots: earlier stands of the search, each dearer than the one before; for the curve of recovery over queries.
     """
 
     case: Case
@@ -45,6 +58,7 @@ class Reconstruction:
     latents: Tensor | None = None
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     complete: bool = True
+    snapshots: Sequence[Snapshot] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

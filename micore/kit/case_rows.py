@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from micore.contracts import Case, Reconstruction
+from micore.contracts import Case, Reconstruction, Snapshot
 from micore.errors import BudgetExceeded, CaseFailed
-from micore.kit.search import Draw, Found, Rows, RowStatus
+from micore.kit.search import Draw, Found, Rows, RowStatus, Stand
 from micore.runtime import Random, Runtime
 from micore.target import Target
 from micore.threat import Ledger
@@ -121,12 +121,12 @@ def confidences(
 
 def reconstructions(
     cases: Sequence[Case], found: Found, samples: Tensor, scores: Tensor, *, latents: Tensor | None = None,
-    keep: int | None = None, scored: bool = True, history: str = "loss",
+    keep: int | None = None, scored: bool = True, history: str = "loss", course: Sequence[Tensor] = (),
 ) -> Iterator[Reconstruction]:  # fmt: skip
     """Yield each case's rows, best score first; then tell what is missing.
 
     samples (N, ...), scores (N,), latents (N, ...): by row, as laid out by `make_rows`; keep: at most so many per
-    case; scored: whether the budget was enough to score them.
+    case; scored: whether the budget was enough to score them. course: samples (N, ...) of each of ``found.course``.
 
     Raises, after the last one: BudgetExceeded when the budget ended the search; CaseFailed for cases of which no
     row stayed finite.
@@ -145,6 +145,7 @@ def reconstructions(
                 latents=None if latents is None else latents[chosen],
                 history={history: _mean_history(found.history[usable])},
                 complete=scored and not statuses & {RowStatus.WAITING, RowStatus.STOPPED},
+                snapshots=_snapshots(found.course, course, usable, keep),
             )  # fmt: skip
         elif RowStatus.FAILED in statuses:
             reasons[case.id] = "the loss left the finite numbers in every restart; try a smaller learning rate"
@@ -152,6 +153,20 @@ def reconstructions(
         raise BudgetExceeded("the budget ended during the search", hint="raise --budget-queries")
     if reasons:
         raise CaseFailed(f"the search failed for {', '.join(reasons)}", reasons=reasons)
+
+
+def _snapshots(
+    stands: Sequence[Stand], samples: Sequence[Tensor], rows: Sequence[int], keep: int | None
+) -> tuple[Snapshot, ...]:
+    """Return a case's earlier stands, best loss first, up to the last one at which its rows had asked anything more."""
+    found: list[Snapshot] = []
+    for stand, images in zip(stands, samples, strict=True):
+        chosen = torch.tensor(rows, device=images.device)
+        order = stand.losses[chosen].argsort(stable=True)[:keep]
+        queries = int(stand.queries[chosen].sum())
+        if not found or queries > found[-1].queries:
+            found.append(Snapshot(queries=queries, samples=images[chosen[order]]))
+    return tuple(found)
 
 
 def _mean_history(history: Tensor) -> list[float]:

@@ -21,7 +21,7 @@ from micore.kit.row_optimizers import RowOptimizer, State
 from micore.runtime import Runtime
 from micore.threat import Ledger
 
-__all__ = ["Draw", "Found", "Objective", "RowSearch", "RowStatus", "Rows"]
+__all__ = ["Draw", "Found", "Objective", "RowSearch", "RowStatus", "Rows", "Stand"]
 
 Objective = Callable[[Tensor, Mapping[str, Tensor], Tensor], Tensor]
 """(values (B, ...), constants of these rows, numbers (B, P)) -> losses (B,): lower is better."""
@@ -62,12 +62,24 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stand:
+    """Where a search stood at one moment: the values (N, ...) that it would have given back, their losses (N,), and
+    what each row had asked by then, queries (N,).
+    """
+
+    values: Tensor
+    losses: Tensor
+    queries: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """What the search found.
 
     values (N, ...): the kept state of each row; losses (N,): the loss of that state (of the last evaluated one
     when the last is kept), NaN where there is none; steps (N,): steps taken; statuses: of each row;
-    history (N, looks): the loss at every ``LOOK_EVERY``-th step, on the CPU, NaN beyond the row's end.
+    history (N, looks): the loss at every ``LOOK_EVERY``-th step, on the CPU, NaN beyond the row's end; course: earlier
+    stands, where the search keeps them.
     """
 
     values: Tensor
@@ -75,6 +87,7 @@ class Found:
     steps: Tensor
     statuses: Sequence[RowStatus]
     history: Tensor
+    course: Sequence[Stand] = ()
 
     @property
     def complete(self) -> bool:

@@ -118,11 +118,13 @@ def _far_edge(bounds: Interval | None, direction: str) -> float | None:
 
 def findings(run: Run) -> list[Finding]:
     """Group a run's measurements by evaluator and name, in the order they were written."""
-    from micore.runs.subjects import CEILING
+    from micore.runs.subjects import CEILING, SNAPSHOT
 
     floors = floor_names(run)
     groups: dict[tuple[str, str], dict[str, Measurement]] = {}
     for item in run.measurements():
+        if item.subject.startswith(SNAPSHOT):  # they make a curve (`micore.report.curves`), not a column
+            continue
         groups.setdefault((item.evaluator, item.name), {})[item.subject] = item
     found = []
     for (evaluator, name), subjects in groups.items():

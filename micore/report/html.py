@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from micore import __version__
 from micore.report import facts, figures, statements
+from micore.report.curves import drawing
 from micore.report.gallery import Gallery
 
 Document = Mapping[str, Any]
@@ -24,7 +25,7 @@ def to_html(report: Document, gallery: Gallery) -> str:
     """Render a report document with the samples of a gallery, whose fragments are the modality's HTML."""
     return _template().render(
         report=report, gallery=gallery, facts=facts, statements=statements, interval=figures.interval,
-        number=figures.number, share=figures.share, plot=plot, trusted=Markup, version=__version__,
+        number=figures.number, share=figures.share, plot=plot, curve=curve, trusted=Markup, version=__version__,
     )  # fmt: skip
 
 
@@ -35,6 +36,13 @@ def _template() -> Template:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("report.html.j2")
+
+
+def curve(row: Document) -> Markup | None:
+    """Draw one curve of recovery over queries; None where that cannot be done."""
+    floor = row["floor"]["value"] if row["floor"] else None
+    picture = drawing({row["name"]: row["points"]}, f"{row['name']}, {row['unit']}", floor)
+    return None if picture is None else Markup(picture)  # noqa: S704 - made here of numbers and escaped names
 
 
 def plot(row: Document) -> list[dict[str, Any]]:

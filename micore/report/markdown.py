@@ -40,6 +40,7 @@ def _parts(report: Document) -> Iterator[str]:
     yield from ("## Target", _facts(facts.target(report)))
     yield from ("## Data", _facts(facts.data(report)))
     yield from ("## Results", *_results(report["results"]))
+    yield from _curves(report["curves"])
     yield from ("## Evaluator models", *_judges(report["judges"]))
     yield from ("## By case", *_classes(report["classes"]))
     yield from ("## Cost", _facts(facts.cost(report)))
@@ -75,6 +76,23 @@ def _result(row: Document, names: Sequence[str]) -> list[object]:
         attack.get("n", "n/a"), attack.get("clusters", "n/a"), row["direction"], beats(row),
         share(row["reach"]),
     ]  # fmt: skip
+
+
+def _curves(curves: Sequence[Document]) -> Iterator[str]:
+    if not curves:
+        return
+    yield "## Recovery over queries"
+    rows = [
+        (row["name"], row["evaluator"], f"{point['queries']:,}", figure({**point, "interval": _bounds(point)}))
+        for row in curves
+        for point in row["points"]
+    ]
+    yield table(("measurement", "evaluator", "queries", "value"), rows)
+
+
+def _bounds(point: Document) -> Document | None:
+    known = point["low"] is not None and point["high"] is not None
+    return {"low": point["low"], "high": point["high"], "level": 0.95} if known else None
 
 
 def _judges(judges: Document) -> Iterator[str]:

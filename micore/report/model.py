@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from micore.contracts import Measurement
 from micore.report import words
 from micore.report.command import attack_command
+from micore.report.curves import curves
 from micore.report.figures import finite
 from micore.report.findings import Finding, class_names, findings, floor_names, main_finding, subject_order
 from micore.report.glossary import TERMS, explain, paragraph
@@ -43,6 +44,7 @@ def build(run: Run) -> Document:
         "target": _target(manifest["target"]),
         "data": {**manifest["data"], "overlap": manifest.get("overlap") or None},
         "results": _results(run, found),
+        "curves": curves(run, found),
         "judges": run.judges(),
         "classes": _classes(run, found),
         "cost": _cost(manifest, rows.values()),

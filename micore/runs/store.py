@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from micore.artifacts import read_tensors, write_tensors
-from micore.contracts import Case, Measurement, Modality, Reconstruction
+from micore.contracts import Case, Measurement, Modality, Reconstruction, Samples, Snapshot
 from micore.errors import RunError, StorageError
 from micore.files import read_json, safe_name, write_json
 from micore.measurements import measurement_from_dict, measurement_to_dict
@@ -128,7 +128,8 @@ class Run:
         """Keep one case, done or failed."""
         tensors = _pack(row["id"], reconstruction, modality) if reconstruction else {}
         history = {name: list(values) for name, values in reconstruction.history.items()} if reconstruction else {}
-        entry = {**row, "history": history}
+        spent = [snapshot.queries for snapshot in reconstruction.snapshots] if reconstruction else []
+        entry = {**row, "history": history, "snapshots": spent}
         write_tensors(self.case_path(row["id"]), tensors, {"schema": CASES_SCHEMA, "cases": [entry]})
 
     def amend_case(self, row: Row) -> None:
@@ -231,17 +232,29 @@ def _pack(case_id: str, reconstruction: Reconstruction, modality: Modality) -> d
     tensors[f"{case_id}/scores"] = reconstruction.scores
     if reconstruction.latents is not None:
         tensors[f"{case_id}/latents"] = reconstruction.latents
+    for index, snapshot in enumerate(reconstruction.snapshots):
+        parts = modality.pack(snapshot.samples)
+        tensors |= {f"{case_id}/snapshots/{index}/{name}": part for name, part in parts.items()}
     return tensors
 
 
 def _unpack(row: Row, tensors: Mapping[str, Tensor], modality: Modality) -> Reconstruction:
-    case_id, prefix = row["id"], f"{row['id']}/samples/"
-    parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
+    case_id = row["id"]
+
+    def samples(kind: str) -> Samples:
+        prefix = f"{case_id}/{kind}/"
+        parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
+        return modality.unpack(parts)
+
     return Reconstruction(
         case=Case(id=case_id, goal=row["goal"], label=row["label"]),
-        samples=modality.unpack(parts),
+        samples=samples("samples"),
         scores=tensors[f"{case_id}/scores"],
         latents=tensors.get(f"{case_id}/latents"),
         history=row.get("history", {}),
         complete=row.get("status", "done") == "done",
+        snapshots=tuple(
+            Snapshot(queries=queries, samples=samples(f"snapshots/{index}"))
+            for index, queries in enumerate(row.get("snapshots", ()))
+        ),
     )

@@ -37,6 +37,9 @@ HOLDOUT = "holdout"
 FLOORS = (PRIOR_SAMPLES, WRONG_LABEL)
 CEILING = HOLDOUT
 
+SNAPSHOT = "snapshot-"
+"""Begins the names of the attack's earlier stands: ``snapshot-0`` is the first."""
+
 INSTANCE = "instance"
 
 Controls = dict[str, list[Reconstruction]]
@@ -102,6 +105,22 @@ def truths(cases: Sequence[Case], dataset: Dataset, modality: Modality) -> dict[
     return dict(modality.truths(instances, dataset)) if instances and isinstance(modality, HasTruth) else {}
 
 
+def snapshots(reconstructions: Sequence[Reconstruction]) -> list[Subject]:
+    """Return the attack's earlier stands as subjects; where a case has fewer than others, its last one stays."""
+    longest = max((len(item.snapshots) for item in reconstructions), default=0)
+    return [
+        Subject(name=f"{SNAPSHOT}{index}", reconstructions=[_stand(item, index) for item in reconstructions])
+        for index in range(longest)
+    ]
+
+
+def _stand(item: Reconstruction, index: int) -> Reconstruction:
+    if index >= len(item.snapshots):
+        return item
+    samples = item.snapshots[index].samples
+    return Reconstruction(case=item.case, samples=samples, scores=torch.zeros(len(samples)))
+
+
 def wrong_label(reconstructions: Sequence[Reconstruction], n_classes: int) -> list[Reconstruction]:
     """Claim each reconstruction for the next class: what a judge accepts of a wrong person."""
     return [
@@ -143,6 +162,7 @@ def subjects(
     """Return everything that a run's evaluators judge; the controls that make sense for its goal."""
     found = [Subject(name=ATTACK, reconstructions=reconstructions)]
     found += [Subject(name=name, reconstructions=items) for name, items in controls.items()]
+    found += snapshots(reconstructions)
     if all(item.case.goal == "class" for item in reconstructions):
         found.append(Subject(name=WRONG_LABEL, reconstructions=wrong_label(reconstructions, len(dataset.classes))))
     elif not truth:

@@ -1,0 +1,117 @@
+"""Recovery over queries: what the attack would have recovered, had its budget ended earlier."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from micore.contracts import Measurement
+from micore.report.figures import finite
+from micore.report.findings import Finding
+
+if TYPE_CHECKING:
+    from micore.runs.store import Run
+
+Document = dict[str, Any]
+
+SIZE_INCHES = (6.0, 3.2)
+
+
+def curves(run: Run, found: Sequence[Finding]) -> list[Document]:
+    """Return a curve for each figure whose attack has earlier stands, from the first to what it gave in the end.
+
+    A point has the queries of the whole run at that stand, and the value with its interval.
+    """
+    from micore.runs.subjects import ATTACK
+
+    spent = _spent(run)
+    stands = _stands(run.measurements())
+    rows = []
+    for item in found:
+        earlier = stands.get((item.evaluator, item.name), {})
+        if not earlier or item.attack is None:
+            continue
+        points = [_point(spent[index], earlier[index]) for index in sorted(earlier) if index < len(spent)]
+        floor = item.highest_floor
+        rows.append(
+            {
+                "name": item.name, "evaluator": item.evaluator, "unit": item.unit, "direction": item.direction,
+                "points": [*points, _point(_total(run), item.subjects[ATTACK])],
+                "floor": {"name": floor.subject, "value": finite(floor.value)} if floor else None,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _stands(measurements: Iterable[Measurement]) -> dict[tuple[str, str], dict[int, Measurement]]:
+    """Group the measurements of earlier stands by figure, then by the stand's number."""
+    from micore.runs.subjects import SNAPSHOT
+
+    found: dict[tuple[str, str], dict[int, Measurement]] = {}
+    for item in measurements:
+        if item.subject.startswith(SNAPSHOT):
+            number = int(item.subject.removeprefix(SNAPSHOT))
+            found.setdefault((item.evaluator, item.name), {})[number] = item
+    return found
+
+
+def _spent(run: Run) -> list[int]:
+    """Return the queries of the whole run at each stand: those of all cases, and what they share."""
+    rows = [row for row in run.rows().values() if row.get("snapshots")]
+    longest = max((len(row["snapshots"]) for row in rows), default=0)
+    shared = _total(run) - sum(row["spending"]["queries"] for row in run.rows().values())
+    return [shared + sum(_at(row, index) for row in rows) for index in range(longest)]
+
+
+def _at(row: Mapping[str, Any], index: int) -> int:
+    spent: int = row["snapshots"][index] if index < len(row["snapshots"]) else row["spending"]["queries"]
+    return spent
+
+
+def _total(run: Run) -> int:
+    total: int = run.manifest["ledger"]["total"]["queries"]
+    return total
+
+
+def _point(queries: int, item: Measurement) -> Document:
+    bounds = item.interval
+    return {
+        "queries": queries, "value": finite(item.value),
+        "low": finite(bounds.low) if bounds else None, "high": finite(bounds.high) if bounds else None,
+    }  # fmt: skip
+
+
+def drawing(lines: Mapping[str, Sequence[Document]], unit: str, floor: float | None = None) -> str | None:
+    """Draw curves, each with a band for its intervals, as an SVG; None where matplotlib is not installed.
+
+    lines: points by the name of their line; floor: a value to draw as a dashed line.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+    axes = figure.add_subplot(xlabel="queries", ylabel=unit)
+    for name, points in lines.items():
+        known = [point for point in points if point["value"] is not None]
+        queries = [point["queries"] for point in known]
+        axes.plot(queries, [point["value"] for point in known], marker="o", label=name)
+        bands = [point for point in known if point["low"] is not None and point["high"] is not None]
+        lows, highs = ([point[side] for point in bands] for side in ("low", "high"))
+        axes.fill_between([point["queries"] for point in bands], lows, highs, alpha=0.2)
+    if floor is not None:
+        axes.axhline(floor, linestyle="--", color="grey", label="floor")
+    axes.legend()
+    return _svg(figure)
+
+
+def _svg(figure: Any) -> str:
+    """Return the picture alone, without the document around it; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": "micore", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
