@@ -63,8 +63,9 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Stand:
-    """Where a search stood at one moment: the values (N, ...) that it would have given back, their losses (N,), and
-    what each row had asked by then, queries (N,).
+    """Where a search stood at one moment.
+
+    values (N, ...): what it would have given back; losses (N,): of these; queries (N,): what each row had asked.
     """
 
     values: Tensor

@@ -25,9 +25,10 @@ def curves(run: Run, found: Sequence[Finding]) -> list[Document]:
     """
     from micore.runs.subjects import ATTACK
 
-    spent = _spent(run)
     stands = _stands(run.measurements())
-    rows = []
+    if not stands:
+        return []
+    spent, rows = _spent(run), []
     for item in found:
         earlier = stands.get((item.evaluator, item.name), {})
         if not earlier or item.attack is None:
@@ -70,6 +71,9 @@ def _at(row: Mapping[str, Any], index: int) -> int:
 
 
 def _total(run: Run) -> int:
+    """Return the queries of the whole run; of one that stopped before it was closed, those of its cases."""
+    if "ledger" not in run.manifest:
+        return sum(row["spending"]["queries"] for row in run.rows().values())
     total: int = run.manifest["ledger"]["total"]["queries"]
     return total
 

@@ -42,7 +42,7 @@ def curve(row: Document) -> Markup | None:
     """Draw one curve of recovery over queries; None where that cannot be done."""
     floor = row["floor"]["value"] if row["floor"] else None
     picture = drawing({row["name"]: row["points"]}, f"{row['name']}, {row['unit']}", floor)
-    return None if picture is None else Markup(picture)  # noqa: S704 - made here of numbers and escaped names
+    return None if picture is None else Markup(picture)
 
 
 def plot(row: Document) -> list[dict[str, Any]]:

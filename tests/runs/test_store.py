@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from micore.contracts import Case, Interval, Measurement, Reconstruction
+from micore.contracts import Case, Interval, Measurement, Reconstruction, Snapshot
 from micore.errors import RunError, StorageError
 from micore.runs.store import Run
 from micore.testing.toys import ToyModality
@@ -142,6 +142,19 @@ def test_cases_are_kept_before_and_after_collecting(run):
     assert not (run.directory / "cases").exists()
     assert list(run.rows()) == ["ccc", "a", "bb"]
     check()
+
+
+def test_snapshots_are_kept(run):
+    earlier = [Snapshot(queries=queries, samples=torch.full((2, 1, 2, 2), queries / 10)) for queries in (10, 40)]
+    run.write_case(row("a"), reconstruction("a", snapshots=earlier), MODALITY)
+    run.write_case(row("b"), reconstruction("b"), MODALITY)
+    for _ in range(2):
+        first, second = run.reconstructions(MODALITY)
+        assert [item.queries for item in first.snapshots] == [10, 40]
+        assert torch.equal(first.snapshots[1].samples, earlier[1].samples)
+        assert torch.equal(first.samples, reconstruction("a").samples)
+        assert second.snapshots == ()
+        run.collect(["a", "b"])
 
 
 def test_collecting_twice_or_with_nothing_is_harmless(run):
