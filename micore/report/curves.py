@@ -59,14 +59,16 @@ def _stands(measurements: Iterable[Measurement]) -> dict[tuple[str, str], dict[i
 
 def _spent(run: Run) -> list[int]:
     """Return the queries of the whole run at each stand: those of all cases, and what they share."""
-    rows = [row for row in run.rows().values() if row.get("snapshots")]
-    longest = max((len(row["snapshots"]) for row in rows), default=0)
-    shared = _total(run) - sum(row["spending"]["queries"] for row in run.rows().values())
+    rows = list(run.rows().values())
+    longest = max((len(row.get("snapshots", ())) for row in rows), default=0)
+    shared = _total(run) - sum(row["spending"]["queries"] for row in rows)
     return [shared + sum(_at(row, index) for row in rows) for index in range(longest)]
 
 
 def _at(row: Mapping[str, Any], index: int) -> int:
-    spent: int = row["snapshots"][index] if index < len(row["snapshots"]) else row["spending"]["queries"]
+    """Return what a case had spent at a stand; one that has no stand any more stays at its end."""
+    looks: Sequence[int] = row.get("snapshots", ())
+    spent: int = looks[index] if index < len(looks) else row["spending"]["queries"]
     return spent
 
 

@@ -64,7 +64,7 @@ def test_reports_have_the_curve(run):
     text = to_markdown(report)
     assert "## Recovery over queries" in text
     assert "| 120 |" in text
-    page = to_html(report, Gallery(exhibits=[], total=0, reason=None))
+    page = to_html(report, Gallery(columns=[], exhibits=[], total=0))
     assert "0.2 at 60" in page
     pytest.importorskip("matplotlib")
     assert 'role="img" aria-label="accuracy@1' in page
