@@ -1,4 +1,4 @@
-"""What a run would need and cost, told before it begins; nothing is written."""
+"""What a run would need and cost, told before it begins; nothing of the run is written."""
 
 from __future__ import annotations
 
@@ -9,29 +9,35 @@ from typing import Any
 import torch
 
 from micore.contracts import Forecast, HasForecast
+from micore.external import External
 from micore.home import cache
 from micore.registry import Registry
+from micore.runs.probe import Probe, probe
 from micore.runs.request import AttackRequest
 from micore.runs.session import Session, open_session
 from micore.runs.tiles import Tile
 from micore.threat import Access, Budget, Spending
 
 PROBES = 3
+PROBE_S = 5.0
+"""Seconds that each phase of a run is tried for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A checked request and its forecast.
 
-    forecast: None when the attack cannot count its cost. seconds: the target's share of the time, from
-    a timed probe; generators and searches come on top. prepared: the preparation is cached already.
+    forecast: None when the attack cannot count its cost. prepared: the preparation is cached already. probe: the
+    phases of the run, each tried for a few seconds; None without one. target_seconds: the target's share alone, from
+    a few timed batches; None for a target elsewhere, which would answer them for money.
     """
 
     session: Session
     prepared: bool
     forecast: Forecast | None
     total: Spending | None
-    seconds: float | None
+    target_seconds: float | None
+    probe: Probe | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -50,7 +56,10 @@ class Plan:
             "per_case": self.forecast.per_case.to_dict() if self.forecast else None,
             "total": self.total.to_dict() if self.total else None,
             "within_budget": self.within_budget,
-            "target_seconds": round(self.seconds, 1) if self.seconds is not None else None,
+            "target_seconds": _rounded(self.target_seconds),
+            "phases": [phase.to_dict() for phase in self.probe.phases] if self.probe else None,
+            "seconds": _rounded(self.probe.seconds) if self.probe else None,
+            "memory_bytes": dict(self.probe.memory) if self.probe else None,
         }
 
     @property
@@ -62,8 +71,10 @@ class Plan:
         return self.total.queries <= limit
 
 
-def plan(registry: Registry, request: AttackRequest) -> Plan:
-    """Check a request as a run would, count its cost and time the target on a few batches.
+def plan(registry: Registry, request: AttackRequest, probe_s: float | None = None) -> Plan:
+    """Check a request as a run would, count its cost, and try its phases.
+
+    probe_s: seconds for each phase; 0: no probe; None: 5, and 0 for a target elsewhere, whose queries cost.
 
     Raises: as `micore.runs.attack`, for a request that cannot work.
     """
@@ -74,8 +85,21 @@ def plan(registry: Registry, request: AttackRequest) -> Plan:
         n_public = len(session.public) if session.public is not None else 0
         forecast = session.attack.forecast(session.target.n_classes, n_public)
     total = _total(forecast, len(session.cases)) if forecast else None
-    seconds = _target_seconds(session, total) if total else None
-    return Plan(session=session, prepared=prepared, forecast=forecast, total=total, seconds=seconds)
+    elsewhere = isinstance(session.loaded, External) and session.loaded.module is None
+    seconds = _target_seconds(session, total) if total and not elsewhere else None
+    limit = (0.0 if elsewhere else PROBE_S) if probe_s is None else probe_s
+    return Plan(
+        session=session,
+        prepared=prepared,
+        forecast=forecast,
+        total=total,
+        target_seconds=seconds,
+        probe=probe(session, limit) if limit else None,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def _total(forecast: Forecast, n_cases: int) -> Spending:
