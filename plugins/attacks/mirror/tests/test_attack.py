@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mi_attack_mirror.attack import Mirror, MirrorConfig
+from mi_attack_mirror.black_box import MirrorBlackBox, MirrorBlackBoxConfig
 from mi_attack_mirror.space import code_box
 from mi_image.bank import CandidateBank
 from mi_image.datasets.digits import open_digits
@@ -22,12 +23,11 @@ from micore.runs.subjects import sample_prior, wrong_label
 from micore.runtime import Random
 from micore.testing.lab import holdout_accuracy
 from micore.testing.trial import Trial
+from micore.threat import Access
 
 # The default preset with a smaller StyleGAN that is trained for a seventh of the time, to fit in 20 s.
-QUICK = {
-    **Mirror.PRESETS["default"], "latent_dim": 32, "w_dim": 32, "channel_max": 32, "gan_iterations": 300,
-    "restarts": 4, "steps": 120,
-}  # fmt: skip
+SMALLER = {"latent_dim": 32, "w_dim": 32, "channel_max": 32, "gan_iterations": 300}
+QUICK = {**Mirror.PRESETS["default"], **SMALLER, "restarts": 4, "steps": 120}
 
 
 class Digits(Trial):
@@ -82,6 +82,25 @@ def test_it_recovers_what_neither_prior_nor_candidates_show(digits: Digits) -> N
     ]
     assert shares.mean() > max(floors) + 0.25, (shares, floors)
     assert (shares > max(floors)).sum() >= 3, (shares, floors)
+
+
+def test_scores_alone_recover_more_than_prior_and_candidates_show(digits: Digits) -> None:
+    """The genetic search on the same prior and bank."""
+    options = {**MirrorBlackBox.PRESETS["default"], **SMALLER, "restarts": 4, "population": 24, "generations": 30}
+    target = digits.target(access=Access.SCORES)
+    attack = MirrorBlackBox(MirrorBlackBoxConfig.model_validate(options))
+    found = list(attack.run(target, digits.cases, digits.prepared, digits.runtime))
+    assert digits.prepared is not None
+    ground = attack.prior(digits.prepared, digits.runtime)
+    starts = ground.bank.starts(digits.cases, 4)
+    candidates = [replace(item, samples=ground.render(starts[row])) for row, item in enumerate(found)]
+    shares = digits.recognised(found)
+    floors = [
+        digits.recognised(items).mean()
+        for items in (sample_prior(ground, found, digits.runtime), candidates, wrong_label(found, 5))
+    ]
+    assert shares.mean() > max(floors) + 0.15, (shares, floors)
+    assert target.ledger.total.queries <= 5 * attack.forecast(5, 0).per_case.queries == 5 * 4 * 30 * 23
 
 
 # the box --------------------------------------------------------------------------------------------------
