@@ -1,0 +1,1 @@
+"""The attack C2F-MI."""

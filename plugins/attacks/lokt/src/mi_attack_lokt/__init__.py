@@ -1,0 +1,1 @@
+"""The attack LOKT: label-only model inversion via knowledge transfer."""

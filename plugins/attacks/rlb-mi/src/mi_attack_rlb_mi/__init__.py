@@ -1,0 +1,1 @@
+"""The attack RLB-MI: reinforcement learning against a black box."""

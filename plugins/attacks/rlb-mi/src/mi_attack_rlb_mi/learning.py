@@ -1,0 +1,133 @@
+"""The loop in which all agents of all cases play, remember and learn, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mi_attack_rlb_mi.agents import Agents, SacSettings
+from mi_attack_rlb_mi.environments import Environments
+from mi_attack_rlb_mi.replay import Replay
+from micore.contracts import Case
+from micore.errors import BudgetExceeded
+from micore.kit.search import LOOK_EVERY, Found, RowStatus
+from micore.runtime import Random, Runtime
+
+__all__ = ["Learning"]
+
+Numbers = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How long agents play and learn.
+
+    rounds: steps of all environments; updates: gradient steps after each; tests: test images after each episode;
+    memory: steps that an agent remembers, at most.
+    """
+
+    sac: SacSettings
+    rounds: int
+    episode_length: int
+    environments: int
+    updates: int
+    tests: int
+    batch_size: int
+    memory: int
+
+    def run(self, environments: Environments, cases: Sequence[Case], restarts: int, runtime: Runtime) -> Found:
+        """Train ``restarts`` agents for each case; a budget that ends does not raise: `Found.complete` tells.
+
+        Raises: BudgetExceeded when the target did not answer even once.
+        """
+        streams = [runtime.rng("agent", case.id, restart) for case in cases for restart in range(restarts)]
+        play = _Play(self, environments, streams, runtime)
+        complete = True
+        with runtime.progress.track("training the agents", self.rounds) as report:
+            try:
+                for number, numbers in enumerate(self._numbers(cases, restarts, runtime)):
+                    play.round(number, numbers)
+                    report(number + 1)
+            except BudgetExceeded:
+                complete = False
+        return play.found(complete=complete)
+
+    def _numbers(self, cases: Sequence[Case], restarts: int, runtime: Runtime) -> Iterator[Numbers]:
+        """Yield each round's random numbers (A, ...), each agent's from streams of its own."""
+        sac, each = self.sac, self.updates * self.batch_size
+        normal = {
+            "states": (self.environments, sac.latent_dim), "actions": (self.environments, sac.noise_dim),
+            "tests": (self.tests, sac.latent_dim),
+            "updates": (each, sac.noise_dim * (2 if sac.bootstrap else 1)),
+        }  # fmt: skip
+        agents = [(case.id, restart) for case in cases for restart in range(restarts)]
+        streams = {name: [runtime.rng(name, *agent) for agent in agents] for name in (*normal, "remembered")}
+        for _ in range(self.rounds):
+            numbers = {name: _stacked(streams[name], shape) for name, shape in normal.items()}
+            shares = torch.stack([stream.uniform((each,)) for stream in streams["remembered"]])
+            yield {**numbers, "remembered": shares}
+
+    @property
+    def capacity(self) -> int:
+        """Steps that an agent remembers: a multiple of the environments, no more than there are."""
+        return min(self.rounds, self.memory // self.environments) * self.environments
+
+
+def _stacked(streams: Sequence[Random], shape: Sequence[int]) -> Tensor:
+    return torch.stack([stream.normal(shape) for stream in streams])
+
+
+class _Play:
+    """Where all agents are."""
+
+    def __init__(
+        self, learning: Learning, environments: Environments, streams: Sequence[Random], runtime: Runtime
+    ) -> None:
+        sac = learning.sac
+        self._learning, self._environments = learning, environments
+        self._agents = Agents(streams, sac)
+        self._replay = Replay(len(streams), learning.capacity, sac.latent_dim, runtime.device, chained=sac.bootstrap)
+        self._states: Tensor | None = None
+        self._looks: list[Tensor] = []
+
+    def round(self, number: int, numbers: Numbers) -> None:
+        """Take one step in all environments, learn from what is remembered, and test at the end of an episode."""
+        learning = self._learning
+        last = (number + 1) % learning.episode_length == 0
+        self._step(numbers, last=last)
+        if number % LOOK_EVERY == 0:
+            self._looks.append(self._rewards.mean(dim=1))
+        self._learn(numbers)
+        if last and learning.tests:
+            self._environments.look(self._agents.intend(numbers["tests"]))
+
+    def _step(self, numbers: Numbers, *, last: bool) -> None:
+        states = numbers["states"] if self._states is None else self._states
+        actions = self._agents.act(states, numbers["actions"])
+        next_states, self._rewards = self._environments.step(states, actions)
+        self._replay.add(states, actions, next_states, self._rewards, last=last)
+        self._states = None if last else next_states
+
+    def _learn(self, numbers: Numbers) -> None:
+        learning = self._learning
+        if self._replay.filled <= learning.batch_size:
+            return
+        for part in range(learning.updates):
+            rows = slice(part * learning.batch_size, (part + 1) * learning.batch_size)
+            batch = self._replay.draw(numbers["remembered"][:, rows])
+            self._agents.update(batch, numbers["updates"][:, rows])
+
+    def found(self, *, complete: bool) -> Found:
+        """Return the best latents of the agents, and how their rewards rose."""
+        scores = self._environments.best_scores
+        ended = RowStatus.DONE if complete else RowStatus.STOPPED
+        looks = [look.cpu() for look in self._looks]
+        return Found(
+            values=self._environments.found_latents(), losses=-scores,
+            steps=torch.full((len(scores),), len(looks), device=scores.device),
+            statuses=[ended if seen else RowStatus.WAITING for seen in (scores >= 0).tolist()],
+            history=torch.stack(looks, dim=1) if looks else torch.empty(len(scores), 0),
+        )  # fmt: skip
