@@ -24,6 +24,7 @@ def mi_attacks() -> Iterable[AttackSpec]:
             goal="class",
             access=Access.WHITE_BOX,
             needs=("public",),
+            status="verified",
         ),
         AttackSpec(
             name="mirror-bb",
