@@ -68,10 +68,10 @@ class Adversary:
         """Ask, pretend, look and differentiate."""
         self.attempt(f"{when}: scores", lambda: target.scores(samples))
         self.attempt(f"{when}: module", lambda: target.module)
-        target.access = Access.WHITE_BOX
+        granted, target.access = target.access, Access.WHITE_BOX
         self.attempt(f"{when}: scores after a claim", lambda: target.scores(samples))
         self.attempt(f"{when}: module after a claim", lambda: target.module)
-        target.access = Access.LABEL
+        target.access = granted
         asked = samples.clone().requires_grad_(True)
         labels = target.labels(asked)
         if labels.is_floating_point() or labels.requires_grad or labels.shape != (len(samples),):

@@ -107,7 +107,7 @@ def test_a_refused_question_is_neither_counted_nor_noted():
 def test_raising_the_access_afterwards_gives_nothing():
     target = make(Access.LABEL)
     target.access = Access.WHITE_BOX
-    with pytest.raises(AccessDenied, match="labels only"):
+    with pytest.raises(AccessDenied, match="gives no scores access"):
         target.scores(samples())
     with pytest.raises(AccessDenied, match="gives no white-box access"):
         _ = target.module

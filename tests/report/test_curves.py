@@ -65,7 +65,7 @@ def test_reports_have_the_curve(run):
     assert "## Recovery over queries" in text
     assert "| 120 |" in text
     page = to_html(report, Gallery(columns=[], exhibits=[], total=0))
-    assert "0.2 at 60" in page
+    assert "0.200 at 60" in page
     pytest.importorskip("matplotlib")
     assert 'role="img" aria-label="accuracy@1' in page
     assert page.count("<svg") >= 2

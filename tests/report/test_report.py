@@ -33,7 +33,7 @@ from tests.run_directories import (
 MODALITY: Any = NumberModality()
 
 KEYS = {
-    "schema", "run", "threat", "target", "data", "results", "judges", "classes", "cost", "cases", "controls",
+    "schema", "run", "threat", "target", "data", "results", "judges", "classes", "curves", "cost", "cases", "controls",
     "reproduction", "glossary", "validity", "not_tested", "headline",
 }  # fmt: skip
 
