@@ -31,6 +31,7 @@ class Network(nn.Module):
         super().__init__()
         self.linear, self.dropout = nn.Linear(16, 3), nn.Dropout(0.5)
         self.linear.weight.data.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(5)))
+        self.linear.bias.data.zero_()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits."""
@@ -40,7 +41,7 @@ class Network(nn.Module):
 
 def script(path: Path) -> str:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         torch.jit.save(torch.jit.script(Network()), str(path))
     return f"torchscript:{path}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from random import SystemRandom
@@ -46,6 +47,7 @@ class Connection:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         limits = httpx2.Limits(max_connections=config.concurrency)
         self._client = httpx2.Client(headers=headers, timeout=config.timeout, limits=limits)
+        weakref.finalize(self, self._client.close)
         self._retrying = Retrying(
             retry=retry_if_exception_type(TransientError), stop=stop_after_attempt(config.attempts), wait=_waiting,
             reraise=True,

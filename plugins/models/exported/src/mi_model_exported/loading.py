@@ -109,7 +109,7 @@ def _normalised(spec: InputSpec, config: ExportedConfig) -> InputSpec:
 def _read_script(path: Path, device: torch.device) -> nn.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+            warnings.simplefilter("ignore", FutureWarning)  # of torch.jit as a whole
             module: nn.Module = torch.jit.load(str(path), map_location=device)
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{path} is no file of torch.jit.save: {_first_line(error)}") from error

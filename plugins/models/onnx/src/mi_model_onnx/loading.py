@@ -20,6 +20,7 @@ from micore.external import External, SourceRequest
 from micore.files import digest, file_digest
 from micore.inputs import InputSpec
 
+CPU_PROVIDER = "CPUExecutionProvider"
 Session = onnxruntime.InferenceSession
 TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 
@@ -83,9 +84,9 @@ def _session(path: Path, device: torch.device, config: OnnxConfig) -> Session:
     options.intra_op_num_threads = config.threads
     options.log_severity_level = 3
     available = onnxruntime.get_available_providers()
-    wanted = [name for name in available if name.startswith(device.type.upper())]
+    wanted = [name for name in available if name.startswith(device.type.upper()) and name != CPU_PROVIDER]
     try:
-        return Session(str(path), options, providers=[*wanted, "CPUExecutionProvider"])
+        return Session(str(path), options, providers=[*wanted, CPU_PROVIDER])
     except Exception as error:  # seam: ONNX Runtime's errors have no common base
         line = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"{path} cannot be opened by ONNX Runtime: {line}") from error
