@@ -174,9 +174,17 @@ def test_what_does_not_fit_is_said_before_anything_is_asked(serving):
 
 
 def test_other_classes_than_the_data_set_has(serving):
-    target = opened(serving().url, dataset=SimpleNamespace(**{**vars(DATASET), "classes": ("a", "b")}), attempts=1)
-    with pytest.raises(TargetError, match="3 scores a sample, for 2 classes"):
-        ask(target, pictures(2))
+    two = SimpleNamespace(**{**vars(DATASET), "classes": ("a", "b")})
+    with pytest.raises(ModelError, match="gives 3 scores a sample; the data set has 2 classes"):
+        opened(serving().url, dataset=two)
+
+
+def test_an_answer_with_other_classes_than_the_data_set_has(serving):
+    setup = serving()
+    target = opened(setup.url, attempts=1)
+    setup.misbehaviour.plan = ['{"outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 2], "data": [1, 0]}]}']
+    with pytest.raises(TargetError, match="it has 2 scores a sample; the data set has 3 classes"):
+        ask(target, pictures(1))
 
 
 def test_the_fingerprint_is_of_what_is_answered(serving):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ def written(path: Path, batch: int | str = "n", kind: int = TensorProto.FLOAT, s
         "classifier",
         [helper.make_tensor_value_info("pixels", kind, [batch, *shape])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3])],
-        [numpy_helper.from_array(WEIGHTS, "weights")],
+        [numpy_helper.from_array(np.resize(WEIGHTS, (prod(shape), 3)), "weights")],
     )  # fmt: skip
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     return path

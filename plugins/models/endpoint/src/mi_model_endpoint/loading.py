@@ -52,13 +52,15 @@ def _protocol(
     """Return how the endpoint is spoken to, and whether it only gives labels."""
     labels = config.answer == "label"
     if config.protocol == "kserve":
-        return _kserve(connection, config, spec)
+        return _kserve(connection, config, classes, spec)
     if config.protocol == "json":
         return Plain(classes=classes, png=config.encoding == "png"), labels
     return Named(classes=classes, png=config.encoding != "tensor"), labels
 
 
-def _kserve(connection: Connection, config: EndpointConfig, spec: InputSpec) -> tuple[Kserve, bool]:
+def _kserve(
+    connection: Connection, config: EndpointConfig, classes: Sequence[str], spec: InputSpec
+) -> tuple[Kserve, bool]:
     """Choose input and output from the model's metadata."""
     document = connection.get()
     inputs, outputs = (_tensors(document, name, connection.url) for name in ("inputs", "outputs"))
@@ -66,6 +68,8 @@ def _kserve(connection: Connection, config: EndpointConfig, spec: InputSpec) -> 
     _check_shape(connection.url, inputs[0], spec, png=png)
     output = _output(outputs, config, connection.url)
     labels = config.answer == "label" or output["datatype"] in INTEGERS
+    if output["datatype"] in FLOATS:
+        _check_scores(connection.url, output, len(classes))
     return Kserve(input_name=inputs[0]["name"], output=output["name"], png=png), labels
 
 
@@ -97,6 +101,16 @@ def _check_shape(url: str, tensor: dict[str, Any], spec: InputSpec, *, png: bool
         raise ModelError(
             f"{url} takes samples of shape {shape[1:]}; the data set has {list(spec.shape)}",
             hint="give the data set and options (-D size=...) that fit, or -M encoding=png if the server resizes",
+        )
+
+
+def _check_scores(url: str, tensor: dict[str, Any], n_classes: int) -> None:
+    """Check that there is a score for each class, where the metadata say how many there are."""
+    shape = tensor.get("shape")
+    if isinstance(shape, list) and len(shape) > 1 and shape[-1] not in (-1, n_classes):
+        raise ModelError(
+            f"{url} gives {shape[-1]} scores a sample; the data set has {n_classes} classes",
+            hint="give the data set that the target is meant for",
         )
 
 
