@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 SIZE_INCHES = (6.0, 3.2)
+ORDERS = 20
+"""The largest number of queries over the smallest from which an axis is logarithmic."""
 
 
 def curves(run: Run, found: Sequence[Finding]) -> list[Document]:
@@ -89,9 +91,10 @@ def _point(queries: int, item: Measurement) -> Document:
 
 
 def drawing(lines: Mapping[str, Sequence[Document]], unit: str, floor: float | None = None) -> str | None:
-    """Draw curves, each with a band for its intervals, as an SVG; None where matplotlib is not installed.
+    """Draw curves as an SVG; None where matplotlib is not installed.
 
-    lines: points by the name of their line; floor: a value to draw as a dashed line.
+    A curve that is alone has a band for its intervals; queries of different orders have a logarithmic axis. lines:
+    points by the name of their line; floor: a value to draw as a dashed line.
     """
     try:
         from matplotlib.figure import Figure
@@ -101,15 +104,22 @@ def drawing(lines: Mapping[str, Sequence[Document]], unit: str, floor: float | N
     axes = figure.add_subplot(xlabel="queries", ylabel=unit)
     for name, points in lines.items():
         known = [point for point in points if point["value"] is not None]
-        queries = [point["queries"] for point in known]
-        axes.plot(queries, [point["value"] for point in known], marker="o", label=name)
-        bands = [point for point in known if point["low"] is not None and point["high"] is not None]
-        lows, highs = ([point[side] for point in bands] for side in ("low", "high"))
-        axes.fill_between([point["queries"] for point in bands], lows, highs, alpha=0.2)
+        axes.plot([point["queries"] for point in known], [point["value"] for point in known], marker="o", label=name)
+        if len(lines) == 1:
+            _band(axes, known)
+    every = [point["queries"] for points in lines.values() for point in points if point["queries"]]
+    if every and max(every) > ORDERS * min(every):
+        axes.set_xscale("log")
     if floor is not None:
         axes.axhline(floor, linestyle="--", color="grey", label="floor")
     axes.legend()
     return _svg(figure)
+
+
+def _band(axes: Any, points: Sequence[Document]) -> None:
+    bounded = [point for point in points if point["low"] is not None and point["high"] is not None]
+    lows, highs = ([point[side] for point in bounded] for side in ("low", "high"))
+    axes.fill_between([point["queries"] for point in bounded], lows, highs, alpha=0.2)
 
 
 def _svg(figure: Any) -> str:
@@ -118,6 +128,6 @@ def _svg(figure: Any) -> str:
 
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "micore", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from micore.errors import UsageError
 from micore.files import write_json, write_text
 from micore.report.markdown import escape
+from micore.suites.curves import budget_tables
 from micore.suites.texts import (
     CAPTION,
     SEEDS_CAPTION,
@@ -37,7 +39,18 @@ def write_pages(place: Path, document: Document, page: Path | None = None) -> No
     write_text(place / "bench.md", to_markdown(document))
     write_text(place / "bench.html", to_html(document))
     if page is not None:
-        write_text(page, _with_part(page, document["name"], _part(document)))
+        pictures = _draw(page, document)
+        write_text(page, _with_part(page, document["name"], _part(document, pictures)))
+
+
+def _draw(page: Path, document: Document) -> list[str]:
+    """Write the curves beside a page; return their names."""
+    names = []
+    for number, table in enumerate(budget_tables(document), start=1):
+        if table["picture"] is not None:
+            names.append(f"{page.stem}-{document['name']}-{number}.svg")
+            write_text(page.parent / names[-1], table["picture"])
+    return names
 
 
 # Markdown --------------------------------------------------------------------------------------------
@@ -50,18 +63,23 @@ def to_markdown(document: Document) -> str:
     return f"# Benchmark {document['name']}\n\n{_part(document)}\n\n## Commands of the rows\n\n{commands}\n"
 
 
-def _part(document: Document) -> str:
-    """Return the tables and the circumstances, without a heading."""
-    return "\n\n".join(_blocks(document))
+def _part(document: Document, pictures: Sequence[str] = ()) -> str:
+    """Return the tables and the circumstances, without a heading. pictures: files with the curves, if there are any."""
+    return "\n\n".join(_blocks(document, pictures))
 
 
-def _blocks(document: Document) -> Iterator[str]:
+def _blocks(document: Document, pictures: Sequence[str]) -> Iterator[str]:
     figures = document["columns"]
     yield _table(row_columns(figures), (row_cells(row, figures, _figure) for row in document["rows"]))
     yield CAPTION
     if document["seeds"]:
         yield _table(seed_columns(figures), (seed_cells(row, figures) for row in document["seeds"]))
         yield SEEDS_CAPTION
+    for table, picture in zip_longest(budget_tables(document), pictures):
+        yield f"**{escape(table['title'])}**"
+        if picture:
+            yield f"![{escape(table['title'])}]({picture})"
+        yield _table(table["columns"], table["rows"])
     failed = [f"- {escape(row['name'])}: {escape(status_text(row))}" for row in document["rows"] if row["error"]]
     if failed:
         yield "Rows that failed:\n\n" + "\n".join(failed)

@@ -64,6 +64,7 @@ def _row(plan: RowPlan, place: Path, suite: Suite) -> Document:
     machine = Machine()
     found: Document = {
         "name": plan.name, "target": target, "defense": defense, "attack": attack, "seed": plan.target.seed,
+        "label": plan.attack.label, "budget": plan.budget,
         "train_command": shown(train_arguments(plan.target, PLACE, machine)),
         "command": shown(attack_arguments(plan, PLACE, machine)),
         **_known(plan, place),

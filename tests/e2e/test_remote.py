@@ -2,115 +2,98 @@
 
 from __future__ import annotations
 
-import json
-import re
-import signal
-import urllib.request
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.commands import CommandLine
-from tests.e2e.outcomes import manifest
+from tests.e2e.commands import PATIENCE_S, CommandLine
+from tests.e2e.outcomes import events, manifest, recovered
+from tests.e2e.serving import Relay, Server
+
+Arguments = Callable[..., tuple[object, ...]]
 
 
-class Server:
-    """``mi serve`` in a process of its own, which can be killed and started again at its port."""
-
-    def __init__(self, shell: CommandLine, target: Path, *arguments: str) -> None:
-        self.shell, self.arguments = shell, (str(target), *arguments)
-        self.port = "0"
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait for the address that it prints."""
-        self.process = self.shell.start("serve", *self.arguments, "--port", self.port)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        found = re.search(r":(\d+)/", self.url)
-        assert found is not None, self.url
-        self.port = found[1]
-
-    def kill(self) -> None:
-        """Kill it as a power cut would."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
-
-    def answered(self) -> int:
-        """Return how many samples it has answered since it was started."""
-        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as response:  # waits until it listens
-            count: int = json.load(response)["model_stats"][0]["inference_count"]
-        return count
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """Start ``mi`` with a home that these tests share: a prior that knows no target is trained once."""
+    shell = CommandLine(tmp_path_factory.mktemp("remote-home"))
+    yield shell
+    shell.end()
 
 
-@pytest.fixture
-def arguments(judge, tmp_path):
-    """Return the arguments of a small label-only attack on an address."""
+@pytest.fixture(scope="module")
+def arguments(judge: Path) -> Arguments:
+    """Return the arguments of a small attack on a target."""
 
-    def build(url: str, *further: object) -> tuple[object, ...]:
-        return ("attack", "--plugin", "brep-mi", "--model", url, "--data", "digits", "--preset", "smoke",
-                "--evaluator-model", judge, "-e", "accuracy", "-M", "attempts=2", "-o", tmp_path / "run",
-                *further)  # fmt: skip
+    def build(model: object, run: Path, *further: object, plugin: str = "brep-mi") -> tuple[object, ...]:
+        return ("attack", "--plugin", plugin, "--model", model, "--data", "digits", "--preset", "smoke", "--device",
+                "cpu", "--evaluator-model", judge, "-e", "accuracy", "-o", run, *further)  # fmt: skip
 
     return build
 
 
-def queries(run: Path) -> int:
+def spent(run: Path) -> int:
     total: int = manifest(run)["ledger"]["total"]["queries"]
     return total
 
 
-def test_the_ledger_counts_what_the_server_answered(shell, target, arguments, tmp_path):
-    server = Server(shell, target, "--access", "label")
-    done = shell.run(*arguments(server.url))
-    assert done.returncode == 0, done.stderr
-    found = manifest(tmp_path / "run")
-    assert queries(tmp_path / "run") == server.answered() > 0
-    assert found["access"] == {"granted": "label", "used": "label"}
-    assert any("cannot be seen" in note for note in found["notes"])
-
-
 def test_a_remote_target_gives_what_the_same_target_gives_here(shell, target, arguments, tmp_path):
-    server = Server(shell, target, "--access", "label")
-    assert shell.run(*arguments(server.url)).returncode == 0
-    here = [item if item != server.url else target for item in arguments(server.url, "-o", tmp_path / "here")]
-    local = [item for item in here if item not in ("-M", "attempts=2")]
-    done = shell.run(*local)
+    server, run, here = Server(shell, target, "--access", "label"), tmp_path / "run", tmp_path / "here"
+    done = shell.run(*arguments(server.url, run))
     assert done.returncode == 0, done.stderr
-    rows = [[(case["id"], case["spending"]) for case in manifest(tmp_path / name)["cases"]] for name in ("run", "here")]
-    assert rows[0] == rows[1]
+    assert spent(run) == server.answered() > 0
+    assert manifest(run)["access"] == {"granted": "label", "used": "label"}
+    assert any("cannot be seen" in note for note in manifest(run)["notes"])
+    local = shell.run(*arguments(target, here))
+    assert local.returncode == 0, local.stderr
+    assert recovered(run) == recovered(here)
+    assert spending(run) == spending(here)
 
 
-def test_a_server_that_is_killed_and_comes_back(shell, target, arguments, tmp_path):
-    server, run = Server(shell, target, "--access", "label"), tmp_path / "run"
-    process = shell.start(*arguments(server.url, "--batch", "1"))
-    while not list(run.glob("cases/*.safetensors")):
+def spending(run: Path) -> list[Any]:
+    return [(case["id"], case["spending"]) for case in manifest(run)["cases"]]
+
+
+def test_a_server_that_fails_in_every_way_and_is_killed(shell, target, arguments, tmp_path):
+    """One run: slow answers, errors, malformed JSON, NaN; then the server dies, comes back, and the run goes on."""
+    server, run = Server(shell, target), tmp_path / "run"
+    relay = Relay(server, ["slow", 429, None, 500, "malformed", None, "nan", 503])
+    options = ("--batch", "1", "-M", "attempts=4", "-M", "timeout=1")
+    process = shell.start(*arguments(relay.url, run, *options, plugin="rlb-mi"))
+    deadline = time.monotonic() + PATIENCE_S
+    while not list(run.glob("cases/*.safetensors")) and time.monotonic() < deadline:
         assert process.poll() is None, shell.finish(process).stderr
+        time.sleep(0.01)
     server.kill()
     stopped = shell.finish(process)
     assert stopped.returncode == 14, stopped.stderr
     error, hint = stopped.stderr.splitlines()[-2:]
-    assert error.startswith("error: http://127.0.0.1")
-    assert "failed 2 times" in error
-    assert hint
-    kept = {path.name: path.read_bytes() for path in run.glob("cases/*.safetensors") if path.stat().st_size}
-    assert kept
+    assert f"{relay.url} failed 4 times; the last time: status 502" in error
+    assert hint.startswith("hint: see to the server")
+    assert not relay.plan
+    assert "done" in [event["status"] for event in events(run) if event["event"] == "case"]
     server.start()
     resumed = shell.run("resume", run)
     assert resumed.returncode == 0, resumed.stderr
-    assert manifest(run)["status"] == "finished"
     assert {case["status"] for case in manifest(run)["cases"]} == {"done"}
+    undisturbed = shell.run(*arguments(server.url, tmp_path / "undisturbed", "--batch", "1", plugin="rlb-mi"))
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    assert recovered(run) == recovered(tmp_path / "undisturbed")
+    relay.close()
 
 
 def test_the_budget_stops_exactly(shell, target, arguments, tmp_path):
-    server = Server(shell, target, "--access", "label")
-    done = shell.run(*arguments(server.url, "--budget-queries", "200"))
+    server, run = Server(shell, target, "--access", "label"), tmp_path / "run"
+    done = shell.run(*arguments(server.url, run, "--budget-queries", "200"))
     assert done.returncode == 7, done.stderr
-    assert queries(tmp_path / "run") == server.answered() <= 200
+    assert spent(run) == server.answered() <= 200
 
 
 def test_nobody_there(shell, arguments, tmp_path):
-    done = shell.run(*arguments("http://127.0.0.1:9/v2/models/target"))
+    done = shell.run(*arguments("http://127.0.0.1:9/v2/models/target", tmp_path / "run", "-M", "attempts=2"))
     assert done.returncode == 14
     assert "failed 2 times" in done.stderr
     assert not (tmp_path / "run").exists()

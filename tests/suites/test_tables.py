@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from micore.errors import UsageError
 from micore.suites import Machine, Precision
+from micore.suites.curves import budget_tables
 from micore.suites.pages import check_page, to_markdown
 from micore.suites.seeds import mean_interval, over_seeds, student_quantile
 from tests.report.test_report import Page
@@ -261,3 +264,20 @@ def test_only_finished_rows_that_have_a_figure_are_averaged() -> None:
     (found,) = over_seeds([row(0, 1.0), row(1, None)])
     assert found["figures"] == []
     assert over_seeds([row(0, 1.0)]) == []
+
+
+def test_rows_with_budgets_make_curves(run_suite: Start, suite: Path, tmp_path: Path) -> None:
+    text = suite.read_text().replace("seeds = [0, 1]", 'seeds = [0]\nfigures = ["accuracy@1"]')
+    suite.write_text(text.replace('plugin = "scripted"\n', 'plugin = "scripted"\nbudget_queries = [50, 1000]\n'))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- toy: begin -->\n<!-- toy: end -->\n")
+    document = run_suite(page=page)
+    (table,) = budget_tables(document)
+    assert table["columns"] == ["attack", "within 50 queries", "within 1,000 queries"]
+    assert [cells[0] for cells in table["rows"]] == ["scripted"]
+    assert all(re.fullmatch(r"0\.\d+ \[.*\]", cell) for cell in table["rows"][0][1:])
+    assert table["title"] == "accuracy@1, grids, seed 0"
+    (picture,) = tmp_path.glob("page-toy-*.svg")
+    assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")
+    assert f"]({picture.name})" in page.read_text()
+    assert table["title"] in (tmp_path / "out" / "bench.html").read_text()
