@@ -44,10 +44,10 @@ def test_it_recovers_more_than_its_prior_shows(toy: Trial, found: list[Reconstru
 
 def test_the_coarse_search_alone_asks_little_and_gives_something(toy: Trial, found: list[Reconstruction]) -> None:
     """With no step by F, the same codes are worse: what F learned from the target's answers on public images helps."""
-    alone = {"generations": 0, "population": 5, "kept_latents": 5}
-    target, coarse = toy.run(toy.attack(**alone, coarse_steps=12))
+    alone = {"generations": 0, "population": 5, "kept_latents": 5, "restarts": 8}
+    target, coarse = toy.run(toy.attack(**alone, coarse_steps=30))
     _, random = toy.run(toy.attack(**alone, coarse_steps=0))
-    assert target.ledger.cases == {case.id: Spending(queries=2 * 8) for case in toy.cases}
+    assert target.ledger.cases == {case.id: Spending(queries=8 * 8) for case in toy.cases}
     assert toy.recovered(coarse) > recovered_by_prior(toy, found) + 0.1
     assert toy.recovered(coarse) > toy.recovered(random)
 
@@ -103,24 +103,38 @@ def test_a_budget_leaves_what_was_found(toy: Trial, budget: int) -> None:
     assert all(toy.setting.problem(item.samples) is None for item in found)
 
 
-class TopOne(Defense):
-    """An interface that answers with the best class alone, and its score to one digit."""
+class Top(Defense):
+    """An interface that answers with the k best classes alone, and their scores to one digit."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__(NoConfig())
+        self.k = k
 
     def adapt_output(self, scores: Tensor, inputs: Tensor) -> Tensor:
-        best = scores.max(dim=1, keepdim=True)
+        best = scores.topk(self.k)
         return torch.zeros_like(scores).scatter(1, best.indices, (10 * best.values).round() / 10)
 
 
-def test_it_works_with_top_answers_that_are_rounded(toy: Trial) -> None:
+@pytest.mark.parametrize("k", [1, 2])
+def test_it_works_with_top_answers_that_are_rounded(toy: Trial, k: int) -> None:
     target = Target(
         toy.lab.module(toy.setting), access=Access.SCORES, adapter=toy.modality.adapter(toy.dataset.input),
         input_spec=toy.dataset.input, classes=toy.dataset.classes, ledger=Ledger(), runtime=toy.runtime,
-        output_defenses=[TopOne(NoConfig())],
+        output_defenses=[Top(k)],
     )  # fmt: skip
     attack = toy.attack()
     found = list(attack.run(target, toy.cases, toy.prepare(attack, target), toy.runtime))
     assert all(item.scores.isfinite().all() for item in found)
     assert toy.recovered(found) > recovered_by_prior(toy, found) + 0.1
+
+
+def test_earlier_stands_are_what_a_shorter_search_finds(toy: Trial, found: list[Reconstruction]) -> None:
+    """The coarse search and the mixtures, then 1, 2, 4 and 7 of 12 generations; two populations of 16."""
+    start = toy.run(toy.attack(generations=0))[1]
+    for item, first in zip(found, start, strict=True):
+        begun = 2 * (8 + 11)
+        assert [stand.queries for stand in item.snapshots] == [begun + 2 * 16 * done for done in (0, 1, 2, 4, 7)]
+        assert torch.equal(item.snapshots[0].samples, first.samples)
 
 
 def test_a_label_only_target_refuses(toy: Trial) -> None:

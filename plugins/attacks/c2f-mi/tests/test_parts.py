@@ -147,6 +147,16 @@ def test_any_named_class_is_better_than_none() -> None:
     assert losses[0] < losses[1] < losses[2]
 
 
+def test_doubt_tells_apart_what_is_certain_to_the_last_digit() -> None:
+    """Logits (20, 0) and (30, 0): 1 - p of both is 0 in float32; and a part of the scores never looks less sure."""
+    whole = torch.tensor([[20.0, 0.0], [30.0, 0.0]]).softmax(dim=1)
+    losses = answer_losses(whole, torch.zeros(2, dtype=torch.int64), None)
+    assert losses.tolist() == pytest.approx([math.exp(-20), math.exp(-30)], rel=1e-4)
+    part = torch.tensor([[0.9995, 0.0001, 0.0], [0.9985, 0.0001, 0.0], [1.0, 0.0, 0.0]])
+    losses = answer_losses(part, torch.zeros(3, dtype=torch.int64), None)
+    assert losses[2] < losses[0] < losses[1]
+
+
 def test_neighbours_are_averaged_and_the_best_are_kept() -> None:
     codes = Random(0).normal((2, 4, 3))
     means = neighbour_means(codes)

@@ -10,7 +10,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mi_attack_mirror.black_box import MirrorBlackBox, MirrorBlackBoxConfig
-from mi_attack_mirror.genetic import point_space, published_share, start_populations, surprise
+from mi_attack_mirror.genetic import (
+    negative_log_odds,
+    negative_log_probability,
+    point_space,
+    published_share,
+    start_populations,
+)
 from mi_image.bank import CandidateBank
 from micore.configs import preset_config
 from micore.contracts import Attack, Case, Defense, HasForecast, HasGenerator, HasPrior, NoConfig, Reconstruction
@@ -59,9 +65,28 @@ def test_two_certain_parents_give_no_nan() -> None:
     assert crossover(ones, 0 * ones, published_share(nothing, nothing), 0 * ones).eq(0).all()
 
 
-def test_an_answer_of_zero_is_a_finite_surprise() -> None:
-    values = torch.tensor([1.0, 0.25, 0.0])
-    assert surprise(values).tolist() == pytest.approx([0.0, math.log(4), 12 * math.log(10)])
+def test_fitness_equals_its_formula_and_is_finite_for_an_answer_of_zero() -> None:
+    answers, labels = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.75, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 0, 0])
+    least = math.log(1e-30)
+    assert negative_log_probability(answers, labels).tolist() == pytest.approx([-math.log(0.7), math.log(4), -least])
+    expected = [math.log(0.3 / 0.7), math.log(3), -least]
+    assert negative_log_odds(answers, labels).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_odds_tell_apart_what_is_certain_to_the_last_digit() -> None:
+    """Logits (20, 0) and (30, 0): the probability of both is 1 in float32."""
+    answers = torch.tensor([[20.0, 0.0], [30.0, 0.0]]).softmax(dim=1)
+    labels = torch.tensor([0, 0])
+    assert negative_log_probability(answers, labels).tolist() == [0.0, 0.0]
+    assert negative_log_odds(answers, labels).tolist() == pytest.approx([-20, -30], rel=1e-5)
+
+
+def test_odds_of_an_answer_of_one_class_come_from_its_own_score() -> None:
+    answers = torch.tensor([[0.8, 0.0], [0.0, 0.6], [1.0, 0.0]])
+    losses = negative_log_odds(answers, torch.tensor([0, 0, 0]))
+    assert losses[0].item() == pytest.approx(-math.log(4), rel=1e-5)
+    assert losses[2] < losses[0] < losses[1]
+    assert losses.isfinite().all()
 
 
 def bank() -> CandidateBank:
@@ -82,7 +107,7 @@ def test_the_box_and_the_spread_are_those_of_the_samples_in_p_space() -> None:
 
 def test_populations_are_dealt_from_the_best_candidates_with_their_scores() -> None:
     candidates, chosen = bank(), [Case(id=f"c{label}", goal="class", label=label) for label in (2, 0)]
-    points, losses = start_populations(candidates, chosen, 3, 4)
+    points, losses = start_populations(candidates, chosen, 3, 4, negative_log_probability)
     assert points.shape == (2, 3, 4, 5)
     for row, label in enumerate((2, 0)):
         order = candidates.scores[:, label].argsort(descending=True)[:12]
@@ -117,6 +142,30 @@ def test_it_spends_what_it_forecast(toy: Trial) -> None:
     assert target.ledger.used_access == Access.SCORES
 
 
+def test_earlier_stands_are_what_a_shorter_search_finds(toy: Trial) -> None:
+    """Six stands of 12 generations; the first is the best candidate, before the class itself has cost anything."""
+    found, candidates = toy.run()[1], toy.run(toy.attack(generations=0))[1]
+    per_generation = 3 * 15
+    shorter = toy.run(toy.attack(generations=2))[1]
+    for item, start, short in zip(found, candidates, shorter, strict=True):
+        queries = [stand.queries for stand in item.snapshots]
+        assert queries == [0, per_generation, 2 * per_generation, 4 * per_generation, 7 * per_generation]
+        assert torch.equal(item.snapshots[0].samples, start.samples)
+        torch.testing.assert_close(item.snapshots[2].samples, short.samples)
+
+
+def test_odds_as_fitness_recover_and_can_end_early(toy: Trial) -> None:
+    target, found = toy.run(toy.attack(fitness="odds", enough=0.9))
+    whole = toy.attack().forecast(4, 0).per_case.queries  # type: ignore[attr-defined]
+    assert toy.recovered(found) > 0.2
+    for item in found:
+        answers = target.scores(item.samples)[:, item.case.label]
+        torch.testing.assert_close(item.scores, answers, rtol=1e-3, atol=1e-4)
+        unsure = int((item.scores < 0.9 - 1e-4).sum())  # populations that went through all generations
+        assert unsure * whole / 3 <= target.ledger.cases[item.case.id].queries
+    assert min(spending.queries for spending in target.ledger.cases.values()) < whole
+
+
 def test_a_class_that_is_sure_enough_asks_no_more(toy: Trial) -> None:
     attack = toy.attack(enough=0.9)
     target, found = toy.run(attack)
@@ -132,7 +181,7 @@ def test_a_class_that_is_sure_enough_asks_no_more(toy: Trial) -> None:
 def test_the_surprise_never_rises_and_the_score_is_the_targets(toy: Trial) -> None:
     target, found = toy.run()
     for item in found:
-        history = item.history["cross-entropy"]
+        history = item.history["loss"]
         assert len(history) == 13
         assert history == sorted(history, reverse=True)
         answers = target.scores(item.samples)[:, item.case.label]
@@ -220,4 +269,4 @@ def test_the_published_values_are_those_of_the_authors() -> None:
     assert isinstance(config, MirrorBlackBoxConfig)
     assert (config.bank, config.psi, config.cutoff, config.width) == (100_000, 0.7, 8, 1.0)
     assert (config.population, config.generations, config.restarts, config.enough) == (1000, 100, 1, 0.95)
-    assert (config.mutation_rate, config.mutation_size) == (0.1, 0.1)
+    assert (config.mutation_rate, config.mutation_size, config.fitness) == (0.1, 0.1, "probability")

@@ -150,13 +150,13 @@ def test_an_agent_learns_the_same_beside_others_bit_for_bit(others: int) -> None
 
 def test_agents_find_the_best_action_of_a_bandit() -> None:
     agents, rng = (
-        Agents([Random(seed) for seed in range(3)], SacSettings(latent_dim=4, hidden=64, learning_rate=5e-3)),
+        Agents([Random(seed) for seed in range(3)], SacSettings(latent_dim=4, hidden=32, learning_rate=5e-3)),
         Random(0),
     )
     places = torch.tensor([-0.5, 0.0, 0.5])[:, None, None]
-    for _ in range(1200):
-        states, noise = rng.normal((3, 64, 4)), rng.normal((3, 64, 4))
-        actions = agents.act(states, rng.normal((3, 64, 4)))
+    for _ in range(800):
+        states, noise = rng.normal((3, 32, 4)), rng.normal((3, 32, 4))
+        actions = agents.act(states, rng.normal((3, 32, 4)))
         rewards = -20 * (actions - places).square().sum(2)
         agents.update(Batch(states=states, actions=actions, rewards=rewards), noise)
     intended = agents.intend(rng.normal((3, 32, 4)))

@@ -29,7 +29,7 @@ Fidelity notes (paper / authors' code / here)
 - One reconstruction for each class as published; ``restarts`` begins at further starts. They are given in the order of
   the largest sphere that fitted around them, which is their score.
 - The presets ``default`` and ``smoke`` are ours: a narrow GAN for small pictures on a CPU, fewer points and an early
-  end. ``rounds``, ``max_rejected`` and ``initial_batches`` of ``paper`` are ours too.
+  end, and in ``default`` a wider box. ``rounds``, ``max_rejected`` and ``initial_batches`` of ``paper`` are ours too.
 - The prior is GMI's GAN; the authors also use that of KED-MI, whose critic needs the target's scores.
 """
 
@@ -39,7 +39,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from mi_image.wgan_config import SMALL_GAN, SMOKE_GAN, WganConfig
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -47,6 +46,7 @@ from mi_attack_brep_mi.repulsion import BoundarySearch, Repulsion
 from mi_attack_brep_mi.starts import Starts, StartSettings, draw_starts
 from mi_image.dcgan import DcganGenerator
 from mi_image.priors import GanPrior
+from mi_image.wgan_config import SMALL_GAN, SMOKE_GAN, WganConfig
 from mi_image.wgan_training import gan_state, restore_gan
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import CaseFailed, DataError
@@ -102,7 +102,7 @@ class BoundaryRepulsion:
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
             **SMALL_GAN, "restarts": 8, "initial_batch": 64, "initial_batches": 50,
-            "points": 16, "patience": 15, "rounds": 60, "max_rejected": 15,
+            "box": 3.0, "points": 16, "patience": 60, "rounds": 300, "max_rejected": 60,
         },
         "smoke": {
             **SMOKE_GAN, "restarts": 2, "initial_batch": 32, "initial_batches": 20,

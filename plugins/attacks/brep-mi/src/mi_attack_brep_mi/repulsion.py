@@ -125,7 +125,7 @@ class _Work:
         self._filled = torch.zeros(n, device=device)
         self._stalled = torch.zeros(n, dtype=torch.int64, device=device)
         self._rejected = torch.zeros(n, dtype=torch.int64, device=device)
-        self._rounds = torch.zeros(n, dtype=torch.int64)
+        self._rounds = torch.zeros(n, dtype=torch.int64, device=device)
         self._trace: list[Tensor] = []
         self._course: list[Stand] = []
         self._directions: dict[int, Tensor] = {}
@@ -176,7 +176,7 @@ class _Work:
         if self.round % LOOK_EVERY == 0:
             self._trace.append(torch.full_like(self._radii, torch.nan).index_copy(0, index, radii))
         self.round += 1
-        self._rounds[self.active] += 1
+        self._rounds[index] += 1
         search = self.search
         done = (self._stalled[index] >= search.patience) | (self._rejected[index] >= search.max_rejected)
         self.active = [row for row, is_done in zip(self.active, done.tolist(), strict=True) if not is_done]

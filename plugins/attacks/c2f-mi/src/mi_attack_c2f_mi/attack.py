@@ -28,6 +28,7 @@ Fidelity notes (paper / authors' code / here)
   half the queries. The best ever seen is given back.
 - With ``top`` the fitness is that of the authors' attack on defended targets, which is always used where a class is not
   among the answers.
+- Where the target is nearly certain, 1 - p is the sum of the other scores: p itself is rounded to 1 long before.
 - All classes are searched together; a class whose best member has the probability ``enough`` asks no more (authors: all
   generations).
 - ``restarts`` runs several populations per class; the authors run one.
@@ -37,6 +38,7 @@ Fidelity notes (paper / authors' code / here)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -63,13 +65,15 @@ from micore.errors import DataError
 from micore.kit.case_rows import make_rows, reconstructions, tiled, uniform_draws
 from micore.kit.evolution import Differential, PopulationSearch, ask_members
 from micore.kit.row_optimizers import RowAdam
-from micore.kit.search import RowSearch
+from micore.kit.search import Found, RowSearch
 from micore.kit.stages import Stages
 from micore.runtime import Runtime
 from micore.target import Target
 from micore.threat import Spending
 
 NAME = "c2f-mi"
+STANDS = 6
+"""Points of the curve of recovery over queries, besides the end."""
 
 
 class CoarseToFine:
@@ -118,10 +122,16 @@ class CoarseToFine:
         numbers = breeding.n_numbers(config.population, starts.shape[-1])
         rows = make_rows(cases, starts, uniform_draws(cases, config.restarts, numbers, runtime, "evolution"))
         enough = None if config.enough is None else 1 - config.enough
-        search = PopulationSearch(score=losses, breeding=breeding, generations=config.generations, enough=enough)
-        found = search.run(rows, target.ledger, runtime, known)
+        search = PopulationSearch(
+            score=losses, breeding=breeding, generations=config.generations, enough=enough,
+            stands=STANDS,
+        )  # fmt: skip
+        found = _with_coarse_queries(search.run(rows, target.ledger, runtime, known), config.latents)
         images = tiled(ground.render, runtime.tile, found.values)
-        yield from reconstructions(cases, found, images, 1 - found.losses, latents=found.values, history="doubt")
+        course = [tiled(ground.render, runtime.tile, stand.values) for stand in found.course]
+        yield from reconstructions(
+            cases, found, images, 1 - found.losses, latents=found.values, history="doubt", course=course
+        )
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the target's work: the public images; the coarse codes, the mixtures, a rival for each member.
@@ -176,6 +186,11 @@ class CoarseToFine:
         config = self.config
         scale = fading(config.difference, config.generations, last=config.fade_last, over=config.fade_over)
         return Differential(scale=scale, pull=config.pull, pairs=config.pairs, mix=config.mix)
+
+
+def _with_coarse_queries(found: Found, queries: int) -> Found:
+    """Return what was found, its earlier stands with what each row had asked in the coarse search."""
+    return replace(found, course=[replace(stand, queries=stand.queries + queries) for stand in found.course])
 
 
 def _wanted(

@@ -40,7 +40,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         **_without_bank(SMALL), "embedding_network": "small-cnn", "embedding_width": 16, "embedding_dims": 32,
         "embedding_iterations": 300, "embedding_batch_size": 64, "hidden": 128, "inverse_epochs": 60,
         "inverse_decay_every": 10, "coarse_steps": 50, "coarse_learning_rate": 0.05, "restarts": 5,
-        "population": 40, "generations": 60, "difference": 0.3, "fade_last": 15, "enough": 0.999,
+        "population": 40, "generations": 60, "difference": 0.3, "fade_last": 15,
     },
     "smoke": {
         **_without_bank(TINY), "embedding_network": "small-cnn", "embedding_width": 8, "embedding_dims": 16,

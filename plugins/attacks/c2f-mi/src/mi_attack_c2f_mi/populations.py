@@ -30,6 +30,10 @@ BRED_WEIGHTS, BRED_SHARE, FRESH_CODES = (0.25, 0.25, 0.5), 0.7, 3
 """A further member: so much of a mixture of three members, the rest of the mean of three new codes (authors' code)."""
 
 
+NEARLY_SURE = 1e-3
+"""Below this 1 - p is taken from the other scores; in float32 the difference itself is rounded to steps of 6e-8."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StyleSource:
     """Draws truncated style codes of a prior for each case, from the case's own stream.
@@ -43,7 +47,9 @@ class StyleSource:
     runtime: Runtime
 
     def draw(self, cases: Sequence[Case], shape: tuple[int, ...], purpose: str) -> Tensor:
-        """Return codes (C, *shape, w_dim)."""
+        """Return codes (C, *shape, w_dim); none of them where ``shape`` has a 0."""
+        if 0 in shape:
+            return torch.empty(len(cases), *shape, self.prior.w_dim, device=self.runtime.device)
         streams = [self.runtime.rng(purpose, case.id) for case in cases]
         latents = torch.stack([stream.normal((*shape, self.prior.latent_dim)) for stream in streams])
         given = [latents.flatten(0, -2)]
@@ -91,7 +97,18 @@ def answer_losses(answers: Tensor, labels: Tensor, top: int | None) -> Tensor:
     better = (answers > own).sum(dim=1)
     count = answers.shape[1] if top is None else min(top, answers.shape[1])
     told = (own[:, 0] > 0) & (better < count)
-    return torch.where(told, 1 - own[:, 0], 1 + stable_top_k(answers, count).scores.sum(dim=1))
+    missing = 1 + stable_top_k(answers, count).scores.sum(dim=1)
+    return torch.where(told, _doubt(answers, labels), missing)
+
+
+def _doubt(answers: Tensor, labels: Tensor) -> Tensor:
+    """Return 1 - p of the label (B,), near 0 as the sum of the other scores: that does not vanish where p rounds to 1.
+
+    Of a part of the scores, the sum is at most 1 - p, so that it ranks below all that is less sure.
+    """
+    doubt = 1 - answers.gather(1, labels[:, None])[:, 0]
+    others = answers.scatter(1, labels[:, None], 0.0).sum(dim=1)
+    return torch.where((doubt < NEARLY_SURE) & (others > 0), others.clamp(max=NEARLY_SURE), doubt)
 
 
 def asked_losses(

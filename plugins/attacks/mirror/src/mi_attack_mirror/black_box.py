@@ -22,14 +22,16 @@ Fidelity notes (paper / authors' code / here)
 - Population: 100 by default, 1000 in the authors' script, which is the preset ``paper``.
 - The authors give back one image per class. ``restarts`` runs several populations; each begins with other candidates.
 - The populations of all classes are asked about together; a class that is done asks no more.
-- Probabilities below 1e-12 count as 1e-12, so that answers rounded to 0 can be compared.
+- Fitness: log p, as published. It has no slope where the target is certain, which is long before the picture is right:
+  ``fitness=odds`` is log(p / (1 - p)) in fitness, parents and crossover, with 1 - p from the other scores. It is ours,
+  and in the preset ``default``.
+- Scores below 1e-30 count as 1e-30, so that answers rounded to 0 can be compared.
 - The presets ``default`` and ``smoke`` are ours: a small StyleGAN trained on the public images, small populations, a
-  wider box and larger mutations, and a search that goes on until the target is nearly certain.
+  wider box, more and larger mutations, the odds as fitness, and no early end.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -37,7 +39,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mi_attack_mirror.genetic import asked_surprise, point_space, published_share, start_populations
+from mi_attack_mirror.genetic import (
+    Fitness,
+    asked_losses,
+    negative_log_odds,
+    negative_log_probability,
+    point_space,
+    published_share,
+    start_populations,
+)
 from mi_image.bank import CandidateBank, fill_bank
 from mi_image.prior_choice import stylegan_state
 from mi_image.stylegan_attacks import (
@@ -61,6 +71,9 @@ from micore.target import Target
 from micore.threat import Spending
 
 NAME = "mirror-bb"
+STANDS = 6
+"""Points of the curve of recovery over queries, besides the end."""
+FITNESSES: Mapping[str, Fitness] = {"probability": negative_log_probability, "odds": negative_log_odds}
 SHARES: Mapping[str, Share] = {"probability": likelihood_share, "published": published_share}
 
 
@@ -74,6 +87,9 @@ class MirrorBlackBoxConfig(StylePriorConfig):
     generations: int = Field(100, ge=0, description="generations at most (code: 100)")
     mutation_rate: float = Field(0.1, ge=0, le=1, description="probability that a coordinate is moved (code: 0.1)")
     mutation_size: float = Field(0.1, ge=0, description="deviations that it is moved by at most (code: 0.1)")
+    fitness: Literal["probability", "odds"] = Field(
+        "probability", description="logarithm of the class's probability (code), or of its odds p/(1-p)"
+    )
     crossover: Literal["probability", "published"] = Field(
         "probability", description="parents' shares: p1/(p1+p2), or the authors' quotient of logarithms"
     )
@@ -95,8 +111,8 @@ class MirrorBlackBox:
     Config: ClassVar[type[Config]] = MirrorBlackBoxConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
-            **SMALL, "restarts": 5, "population": 40, "generations": 60, "width": 5.0, "mutation_size": 1.0,
-            "enough": 0.999,
+            **SMALL, "restarts": 5, "population": 20, "generations": 120, "width": 5.0, "mutation_rate": 0.2,
+            "mutation_size": 2.0, "fitness": "odds", "enough": None,
         },
         "smoke": {**TINY, "restarts": 3, "population": 16, "generations": 12, "width": 3.0, "enough": None},
         "paper": {"cutoff": 8},
@@ -129,24 +145,30 @@ class MirrorBlackBox:
     ) -> Iterator[Reconstruction]:
         """Breed the populations of all cases."""
         config, ground = self.config, restore_ground(self.config, prepared, runtime, NAME)
-        space = point_space(ground.bank, config.width)
-        points, known = start_populations(ground.bank, cases, config.restarts, config.population)
+        space, fitness = point_space(ground.bank, config.width), FITNESSES[config.fitness]
+        points, known = start_populations(ground.bank, cases, config.restarts, config.population, fitness)
         breeding = Genetic(
             reach=config.mutation_size * space.spread, mutation_rate=config.mutation_rate,
             share=SHARES[config.crossover],
         )  # fmt: skip
+
+        def show(points: Tensor) -> Tensor:
+            return ground.render(from_p_space(points))
+
         n_numbers = breeding.n_numbers(config.population, points.shape[-1])
         rows = make_rows(cases, points, uniform_draws(cases, config.restarts, n_numbers, runtime, "evolution"))
         search = PopulationSearch(
-            score=asked_surprise(ground.render, target.scores), breeding=breeding, generations=config.generations,
-            constraint=space.box.clamp, enough=None if config.enough is None else -math.log(config.enough),
+            score=asked_losses(show, target.scores, fitness), breeding=breeding, generations=config.generations,
+            constraint=space.box.clamp, enough=_enough(config), stands=STANDS,
         )  # fmt: skip
         found = search.run(rows, target.ledger, runtime, known.flatten(0, 1))
-        styles = from_p_space(found.values)
-        images = tiled(ground.render, runtime.tile, styles)
-        yield from reconstructions(
-            cases, found, images, torch.exp(-found.losses), latents=styles, history="cross-entropy"
+        images, *course = (
+            tiled(show, runtime.tile, points) for points in (found.values, *(stand.values for stand in found.course))
         )
+        yield from reconstructions(
+            cases, found, images, _probabilities(found.losses, config), latents=from_p_space(found.values),
+            history="loss", course=course,
+        )  # fmt: skip
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the target's work: the bank once, and all but one member of each generation.
@@ -170,3 +192,16 @@ class MirrorBlackBox:
     def with_generator(self, prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared:
         """Return what was prepared with other weights of that network."""
         return with_renderer(prepared, weights)
+
+
+def _enough(config: MirrorBlackBoxConfig) -> float | None:
+    """Return the loss of the probability that is enough."""
+    if config.enough is None:
+        return None
+    answer = torch.tensor([[config.enough, 1 - config.enough]], dtype=torch.float64)
+    return FITNESSES[config.fitness](answer, torch.tensor([0])).item()
+
+
+def _probabilities(losses: Tensor, config: MirrorBlackBoxConfig) -> Tensor:
+    """Return the target's probabilities of the class that losses (N,) stand for."""
+    return torch.exp(-losses) if config.fitness == "probability" else torch.sigmoid(-losses)

@@ -12,25 +12,52 @@ from mi_attack_mirror.space import code_box
 from mi_image.bank import CandidateBank
 from micore.contracts import Case
 from micore.kit.evolution import MemberLosses
-from micore.kit.projections import Box, from_p_space, to_p_space
+from micore.kit.projections import Box, to_p_space
+from micore.kit.selection import stable_top_k
 
-__all__ = ["PointSpace", "asked_surprise", "point_space", "published_share", "start_populations", "surprise"]
+__all__ = [
+    "PointSpace", "asked_losses", "negative_log_odds", "negative_log_probability", "point_space", "published_share",
+    "start_populations",
+]  # fmt: skip
 
-LEAST = 1e-12
-"""A probability below this counts as this: answers may be rounded to 0, or leave a class out."""
+LEAST = 1e-30
+"""Scores below this count as this: answers may be rounded to 0, or leave a class out."""
+
+Fitness = Callable[[Tensor, Tensor], Tensor]
+"""The target's answers (B, K) and the classes wanted of them (B,) -> losses (B,), the negative fitness."""
 
 
-def surprise(probabilities: Tensor) -> Tensor:
-    """Return -log p of probabilities, any shape."""
-    return -probabilities.clamp(min=LEAST).log()
+def negative_log_probability(answers: Tensor, labels: Tensor) -> Tensor:
+    """Return -log p of the class, (B,)."""
+    return -_least(_own(answers, labels)).log()
 
 
-def asked_surprise(render: Callable[[Tensor], Tensor], scores: Callable[[Tensor], Tensor]) -> MemberLosses:
-    """Return the losses of points of P space: what the target's scores leave to be desired of their class."""
+def negative_log_odds(answers: Tensor, labels: Tensor) -> Tensor:
+    """Return -log of p / (1 - p), (B,): it still tells members apart where p is 1 to the last digit.
+
+    1 - p is the sum of the other scores, which floating point resolves far below one part in 10 million. An answer
+    that shows no other score leaves 1 - p itself.
+    """
+    own = _own(answers, labels)
+    others = answers.scatter(1, labels[:, None], 0.0).sum(dim=1)
+    return _least(torch.where(others > 0, others, 1 - own)).log() - _least(own).log()
+
+
+def _own(answers: Tensor, labels: Tensor) -> Tensor:
+    return answers.gather(1, labels[:, None])[:, 0]
+
+
+def _least(scores: Tensor) -> Tensor:
+    return scores.clamp(min=LEAST)
+
+
+def asked_losses(
+    show: Callable[[Tensor], Tensor], scores: Callable[[Tensor], Tensor], fitness: Fitness
+) -> MemberLosses:
+    """Return the losses of points of P space, from what the target says of the pictures that show them."""
 
     def losses(points: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        answers = scores(render(from_p_space(points)))
-        return surprise(answers.gather(1, rows["labels"][:, None])[:, 0])
+        return fitness(scores(show(points)).float(), rows["labels"])
 
     return losses
 
@@ -59,16 +86,18 @@ def point_space(bank: CandidateBank, width: float) -> PointSpace:
     return PointSpace(box=Box(low=to_p_space(box.low), high=to_p_space(box.high)), spread=spread)
 
 
-def start_populations(bank: CandidateBank, cases: Sequence[Case], restarts: int, size: int) -> tuple[Tensor, Tensor]:
+def start_populations(
+    bank: CandidateBank, cases: Sequence[Case], restarts: int, size: int, fitness: Fitness
+) -> tuple[Tensor, Tensor]:
     """Return the best candidates of each case as populations of points, and their losses as the bank tells.
 
     Shapes: (C, restarts, size, w_dim) and (C, restarts, size), best first. Restart r of R has those of rank r, r + R,
     r + 2R and so on; one restart has simply the best.
     """
     labels = torch.tensor([case.label for case in cases], device=bank.scores.device)
-    best = bank.select(restarts * size, labels)
-    points = to_p_space(bank.styles[best.indices])
-    return _dealt(points, size), _dealt(surprise(best.scores), size)
+    losses = torch.stack([fitness(bank.scores, label.expand(len(bank.scores))) for label in labels])
+    best = stable_top_k(-losses, restarts * size)
+    return _dealt(to_p_space(bank.styles[best.indices]), size), _dealt(-best.scores, size)
 
 
 def _dealt(ranked: Tensor, size: int) -> Tensor:

@@ -43,27 +43,20 @@ from mi_attack_rlb_mi.agents import Noise, SacSettings
 from mi_attack_rlb_mi.environments import Environments, Rewarding
 from mi_attack_rlb_mi.learning import Learning
 from mi_image.priors import GanPrior
-from mi_image.wgan_training import SMALL, SMOKE, WganSettings, gan_state, restore_gan
+from mi_image.wgan_config import GAN_FIELDS, SMALL_GAN, SMOKE_GAN, WganConfig
+from mi_image.wgan_training import gan_state, restore_gan
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
-from micore.kit.case_rows import reconstructions
+from micore.kit.case_rows import reconstructions, tiled
 from micore.runtime import Runtime
 from micore.target import Target
 from micore.threat import Spending
 
-
-class GanConfig(Config):
-    """Settings of the GAN of public images; the defaults are GMI's authors' code at 64 px."""
-
-    latent_dim: int = Field(100, ge=1, description="dimensions of the latent space (GMI: 100)")
-    width: int = Field(64, ge=1, description="channels of the networks' finest stage (GMI: 64)")
-    iterations: int = Field(26_250, ge=1, description="generator steps (GMI: 280 epochs of 30,000 images)")
-    gan_batch_size: int = Field(64, ge=2, description="images of one GAN step (GMI: 64)")
-    critic_steps: int = Field(5, ge=1, description="critic steps per generator step (GMI: 5)")
-    gan_learning_rate: float = Field(2e-4, gt=0, description="of both Adams (GMI: 2e-4)")
+STANDS = 6
+"""Points of the curve of recovery over queries, besides the end."""
 
 
-class ReinforcedConfig(GanConfig):
+class ReinforcedConfig(WganConfig):
     """Settings of RLB-MI; the defaults of single fields are the authors' code, presets change them."""
 
     restarts: int = Field(1, ge=1, description="agents, and so reconstructions, per class (paper: 1)")
@@ -98,26 +91,17 @@ class ReinforcedConfig(GanConfig):
         return self.episodes // self.environments * self.episode_length
 
 
-GAN_FIELDS = frozenset(GanConfig.model_fields)
-
-
-def gan_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of the public GAN under the names of the config's fields."""
-    renamed = {"batch_size": "gan_batch_size", "learning_rate": "gan_learning_rate"}
-    return {renamed.get(name, name): value for name, value in settings.items()}
-
-
 class ReinforcedInversion:
     """The attack RLB-MI (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = ReinforcedConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
-            **gan_preset(SMALL), "restarts": 8, "episodes": 2000, "environments": 8, "updates": 2, "tests": 2,
+            **SMALL_GAN, "restarts": 8, "episodes": 2000, "environments": 8, "updates": 2, "tests": 2,
             "hidden": 64, "learning_rate": 2e-3, "batch_size": 64,
         },
         "smoke": {
-            **gan_preset(SMOKE), "restarts": 2, "episodes": 640, "environments": 8, "updates": 2, "tests": 2,
+            **SMOKE_GAN, "restarts": 2, "episodes": 640, "environments": 8, "updates": 2, "tests": 2,
             "hidden": 32, "learning_rate": 5e-3, "batch_size": 32,
         },
         "paper": {},
@@ -135,7 +119,7 @@ class ReinforcedInversion:
         if public is None or len(public) == 0:
             raise DataError("rlb-mi needs public images")
         images = public.take(torch.arange(len(public))).to(runtime.device)
-        return Prepared(state=gan_state(images, self._gan_settings(), runtime))
+        return Prepared(state=gan_state(images, self.config.wgan_settings(), runtime))
 
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
@@ -146,17 +130,20 @@ class ReinforcedInversion:
         owners = [case.id for case in cases for _ in range(config.restarts)]
         environments = Environments(
             generator, target, labels.repeat_interleave(config.restarts), owners, runtime,
-            rewarding=self._rewarding(), mix=config.mix,
+            rewarding=self._rewarding(), latent_dim=config.latent_dim, mix=config.mix,
         )  # fmt: skip
         learning = Learning(
             sac=self._sac_settings(), rounds=config.rounds, episode_length=config.episode_length,
             environments=config.environments, updates=config.updates, tests=config.tests,
-            batch_size=config.batch_size, memory=config.memory,
+            batch_size=config.batch_size, memory=config.memory, stands=STANDS,
         )  # fmt: skip
         found = learning.run(environments, cases, config.restarts, runtime)
-        images = environments.found_images()
+        images, *course = (
+            tiled(generator, runtime.tile, latents)
+            for latents in (found.values, *(stand.values for stand in found.course))
+        )
         yield from reconstructions(
-            cases, found, images, environments.best_scores, latents=found.values, history="reward"
+            cases, found, images, -found.losses, latents=found.values, history="reward", course=course
         )
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
@@ -187,14 +174,6 @@ class ReinforcedInversion:
         return SacSettings(
             latent_dim=config.latent_dim, hidden=config.hidden, learning_rate=config.learning_rate,
             discount=config.discount, polyak=config.polyak, noise=config.noise, bootstrap=config.episode_length > 1,
-        )  # fmt: skip
-
-    def _gan_settings(self) -> WganSettings:
-        config = self.config
-        return WganSettings(
-            latent_dim=config.latent_dim, width=config.width, iterations=config.iterations,
-            batch_size=config.gan_batch_size, critic_steps=config.critic_steps,
-            learning_rate=config.gan_learning_rate,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What agents act on: latents become images, the target's scores become rewards, the best image is kept."""
+"""What agents act on: latents become images, the target's scores become rewards, the best latent is kept."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from micore.errors import BudgetExceeded
 from micore.kit.case_rows import tiled
+from micore.kit.selection import stable_top_k
 from micore.runtime import Runtime
 from micore.target import Target
 
@@ -44,17 +44,19 @@ class Environments:
 
     labels: the agents' classes (A,); owners: their case ids. mix: share of the old state in the next one; at 0 the
     next state is the action, and one image shows both.
+    best_latents (A, d), best_scores (A,): of the image that each agent's class is surest in, of all that were looked
+    at; the score is -1 for an agent that had no answer. asked: images of each agent that the target has seen.
     """
 
     def __init__(
         self, generator: Callable[[Tensor], Tensor], target: Target, labels: Tensor, owners: Sequence[str],
-        runtime: Runtime, *, rewarding: Rewarding, mix: float = 0.0,
+        runtime: Runtime, *, rewarding: Rewarding, latent_dim: int, mix: float = 0.0,
     ) -> None:  # fmt: skip
         self._generator, self._target, self._runtime = generator, target, runtime
         self._labels, self._owners, self._rewarding, self._mix = labels, owners, rewarding, mix
+        self.best_latents = torch.zeros(len(owners), latent_dim, device=labels.device)
         self.best_scores = torch.full((len(owners),), -1.0, device=labels.device)
-        self._images: Tensor | None = None
-        self._latents: Tensor | None = None
+        self.asked = 0
 
     def step(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return next states (A, E, d) and rewards (A, E) of states and actions (A, E, d).
@@ -68,50 +70,34 @@ class Environments:
         return next_states, self._rewarding(scores, of_actions, labels).view(states.shape[:2])
 
     def look(self, latents: Tensor) -> Tensor:
-        """Ask the target about latents (A, E, d), keep the image that each agent's class is surest in: (A E, K)."""
-        flat, tile = latents.flatten(0, 1), self._runtime.tile
-        images = tiled(self._generator, tile, flat)
-        owners = [owner for owner in self._owners for _ in range(latents.shape[1])]
-        parts: list[Tensor] = []
+        """Ask the target about latents (A, E, d) and keep each agent's best; return its scores (A E, K).
+
+        A score that is not a number counts as 0 and is never kept.
+        """
+        flat, each, tile = latents.flatten(0, 1), latents.shape[1], self._runtime.tile
+        owners = [owner for owner in self._owners for _ in range(each)]
+        scores = flat.new_full((len(flat), self._target.n_classes), torch.nan)
         try:
             for start in range(0, len(flat), tile):
                 rows = slice(start, start + tile)
                 ledger = self._target.ledger
-                parts.append(tiled(self._target.scores, tile, images[rows], ledger=ledger, owners=owners[rows]))
+                scores[rows] = tiled(self._ask, tile, flat[rows], ledger=ledger, owners=owners[rows])
         finally:  # a budget may have ended between two tiles
-            if parts:
-                self._keep(latents, images, torch.cat(parts))
-        return torch.cat(parts)
+            self._keep(latents, scores)
+        self.asked += each
+        return scores.nan_to_num(nan=0.0)
 
-    def _keep(self, latents: Tensor, images: Tensor, scores: Tensor) -> None:
-        """Keep each agent's best image so far, of those that ``scores`` (M, K), M <= A E, tell about."""
+    def _ask(self, latents: Tensor) -> Tensor:
+        with self._runtime.autocast():
+            images = self._generator(latents)
+        return self._target.scores(images.float())
+
+    def _keep(self, latents: Tensor, scores: Tensor) -> None:
+        """Keep each agent's best latent so far, of these (A, E, d) with scores (A E, K), NaN where none is known."""
         n_agents, each = latents.shape[:2]
-        labels = self._labels.repeat_interleave(each)
-        sure = torch.full((n_agents * each,), -1.0, device=scores.device)
-        sure[: len(scores)] = _of_label(scores, labels[: len(scores)])
-        values, places = sure.view(n_agents, each).max(dim=1)
-        rows = torch.arange(n_agents, device=scores.device) * each + places
-        found, own = images[rows], latents.flatten(0, 1)[rows]
+        sure = _of_label(scores, self._labels.repeat_interleave(each))
+        found = stable_top_k(sure.view(n_agents, each), 1)
+        values, own = found.scores[:, 0], latents.gather(1, found.indices[..., None].expand(-1, -1, latents.shape[2]))
         better = values > self.best_scores
-        if self._images is None or self._latents is None:
-            self._images, self._latents = found, own
-        self._images = torch.where(better.view(-1, 1, 1, 1), found, self._images)
-        self._latents = torch.where(better[:, None], own, self._latents)
+        self.best_latents = torch.where(better[:, None], own[:, 0], self.best_latents)
         self.best_scores = torch.where(better, values, self.best_scores)
-
-    def found_images(self) -> Tensor:
-        """Return each agent's best image (A, C, H, W); see `best_scores` for those that have none, of score -1.
-
-        Raises: BudgetExceeded when the target answered nothing.
-        """
-        return _answered(self._images)
-
-    def found_latents(self) -> Tensor:
-        """Return the latents (A, d) of these images. Raises: BudgetExceeded when the target answered nothing."""
-        return _answered(self._latents)
-
-
-def _answered(kept: Tensor | None) -> Tensor:
-    if kept is None:
-        raise BudgetExceeded("the budget ended before the first answer", hint="raise --budget-queries")
-    return kept

@@ -13,7 +13,8 @@ from mi_attack_rlb_mi.environments import Environments
 from mi_attack_rlb_mi.replay import Replay
 from micore.contracts import Case
 from micore.errors import BudgetExceeded
-from micore.kit.search import LOOK_EVERY, Found, RowStatus
+from micore.kit.evolution import spaced
+from micore.kit.search import LOOK_EVERY, Found, RowStatus, Stand
 from micore.runtime import Random, Runtime
 
 __all__ = ["Learning"]
@@ -26,7 +27,7 @@ class Learning:
     """How long agents play and learn.
 
     rounds: steps of all environments; updates: gradient steps after each; tests: test images after each episode;
-    memory: steps that an agent remembers, at most.
+    memory: steps that an agent remembers, at most; stands: so many earlier stands are kept in ``Found.course``.
     """
 
     sac: SacSettings
@@ -37,19 +38,19 @@ class Learning:
     tests: int
     batch_size: int
     memory: int
+    stands: int = 0
 
     def run(self, environments: Environments, cases: Sequence[Case], restarts: int, runtime: Runtime) -> Found:
-        """Train ``restarts`` agents for each case; a budget that ends does not raise: `Found.complete` tells.
-
-        Raises: BudgetExceeded when the target did not answer even once.
-        """
+        """Train ``restarts`` agents for each case; a budget that ends does not raise: `Found.complete` tells."""
         streams = [runtime.rng("agent", case.id, restart) for case in cases for restart in range(restarts)]
-        play = _Play(self, environments, streams, runtime)
+        play, kept = _Play(self, environments, streams, runtime), spaced(self.rounds, self.stands)
         complete = True
         with runtime.progress.track("training the agents", self.rounds) as report:
             try:
                 for number, numbers in enumerate(self._numbers(cases, restarts, runtime)):
                     play.round(number, numbers)
+                    if number in kept:
+                        play.remember()
                     report(number + 1)
             except BudgetExceeded:
                 complete = False
@@ -92,6 +93,7 @@ class _Play:
         self._replay = Replay(len(streams), learning.capacity, sac.latent_dim, runtime.device, chained=sac.bootstrap)
         self._states: Tensor | None = None
         self._looks: list[Tensor] = []
+        self._course: list[Stand] = []
 
     def round(self, number: int, numbers: Numbers) -> None:
         """Take one step in all environments, learn from what is remembered, and test at the end of an episode."""
@@ -120,14 +122,26 @@ class _Play:
             batch = self._replay.draw(numbers["remembered"][:, rows])
             self._agents.update(batch, numbers["updates"][:, rows])
 
+    def remember(self) -> None:
+        """Keep where the search stands."""
+        known = self._environments
+        queries = torch.full_like(known.best_scores, known.asked, dtype=torch.int64)
+        self._course.append(Stand(values=known.best_latents, losses=-known.best_scores, queries=queries))
+
     def found(self, *, complete: bool) -> Found:
         """Return the best latents of the agents, and how their rewards rose."""
-        scores = self._environments.best_scores
-        ended = RowStatus.DONE if complete else RowStatus.STOPPED
-        looks = [look.cpu() for look in self._looks]
+        known = self._environments
+        looks, n = [look.cpu() for look in self._looks], len(known.best_scores)
         return Found(
-            values=self._environments.found_latents(), losses=-scores,
-            steps=torch.full((len(scores),), len(looks), device=scores.device),
-            statuses=[ended if seen else RowStatus.WAITING for seen in (scores >= 0).tolist()],
-            history=torch.stack(looks, dim=1) if looks else torch.empty(len(scores), 0),
+            values=known.best_latents, losses=-known.best_scores,
+            steps=torch.full((n,), len(looks), device=known.best_scores.device),
+            statuses=[_status(seen, complete) for seen in (known.best_scores >= 0).tolist()],
+            history=torch.stack(looks, dim=1) if looks else torch.empty(n, 0), course=tuple(self._course),
         )  # fmt: skip
+
+
+def _status(seen: bool, complete: bool) -> RowStatus:
+    """Tell how an agent ended: one that asked to the end and had no answer that is a number has failed."""
+    if seen:
+        return RowStatus.DONE if complete else RowStatus.STOPPED
+    return RowStatus.FAILED if complete else RowStatus.WAITING

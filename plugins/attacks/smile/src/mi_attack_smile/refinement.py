@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micore.kit.evolution import MemberLosses, ask_members
+from micore.kit.evolution import MemberLosses, ask_members, spaced
 from micore.kit.projections import Box, from_p_space, to_p_space
-from micore.kit.search import Found, Rows, RowStatus
+from micore.kit.search import Found, Rows, RowStatus, Stand
 from micore.runtime import Random, Runtime
 from micore.threat import Ledger
 
@@ -48,7 +48,8 @@ class Refinement:
     """How codes are refined.
 
     generations of ``population`` points each; step: the first deviation, in units of the prior's; box: of codes;
-    spread: the prior's deviations in P space (w_dim,).
+    spread: the prior's deviations in P space (w_dim,). stands: so many earlier stands are kept in ``Found.course``,
+    ever further apart.
     """
 
     score: MemberLosses
@@ -57,6 +58,7 @@ class Refinement:
     step: float
     box: Box
     spread: Tensor
+    stands: int = 0
 
     def run(self, rows: Rows, streams: Sequence[Random], ledger: Ledger, runtime: Runtime) -> Found:
         """Refine all rows (N, w_dim); what the target sees is charged to their cases.
@@ -65,12 +67,14 @@ class Refinement:
         a row begins with, and their losses; history (N, generations + 1), the best loss so far. A row fails when the
         target never gave it a finite answer. A budget that ends does not raise: `Found.complete` tells.
         """
-        work = _Work(self, rows, streams)
+        work, kept = _Work(self, rows, streams), spaced(self.generations, self.stands)
         with runtime.progress.track("refining", self.generations + 1) as report:
             complete = work.look(rows.starts[:, None], ledger, runtime)
             for generation in range(self.generations):
                 if not complete:
                     break
+                if generation in kept:
+                    work.remember(1 + generation * self.population)
                 report(generation + 1)
                 complete = work.advance(ledger, runtime)
         return work.found(complete)
@@ -87,6 +91,12 @@ class _Work:
         self._best, self._best_losses = rows.starts.clone(), torch.full((n,), torch.inf, device=device)
         self._seen = torch.zeros(n, dtype=torch.bool, device=device)
         self._trace: list[Tensor] = []
+        self._course: list[Stand] = []
+
+    def remember(self, asked: int) -> None:
+        """Keep where the search stands, after so many queries of each row."""
+        queries = torch.full_like(self._best_losses, asked, dtype=torch.int64)
+        self._course.append(Stand(values=self._best, losses=self._best_losses, queries=queries))
 
     def advance(self, ledger: Ledger, runtime: Runtime) -> bool:
         """Let every strategy propose a population and learn from the answers; return whether the budget was enough."""
@@ -104,7 +114,7 @@ class _Work:
         """Ask about codes (N, M, w_dim) and keep the best; return whether the budget was enough."""
         self._losses, complete = ask_members(self._refinement.score, members, self._rows, ledger, runtime)
         self._seen |= ~self._losses.isnan().all(dim=1)
-        values, places = self._losses.nan_to_num(nan=torch.inf).min(dim=1)
+        values, places = self._losses.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).min(dim=1)
         found = members[torch.arange(len(members), device=members.device), places]
         better = values < self._best_losses
         self._best = torch.where(better[:, None], found, self._best)
@@ -119,7 +129,7 @@ class _Work:
             values=self._best, losses=self._best_losses,
             steps=torch.full((len(self._best),), len(self._trace) - 1, device=self._best.device),
             statuses=[_status(complete, *both) for both in zip(*flags, strict=True)],
-            history=torch.stack(self._trace, dim=1).cpu(),
+            history=torch.stack(self._trace, dim=1).cpu(), course=tuple(self._course),
         )  # fmt: skip
 
 
