@@ -5,28 +5,32 @@ Yang, Zhang, Chang, Liang: "Neural Network Inversion in Adversarial Setting via 
 
 Threat model: black box (scores of all classes, or the largest of them); unlabelled public images of the same kind.
 
-1. The target is asked about each public image, once.
-2. A decoder learns to rebuild the public images from their scores, of which only the ``truncation`` largest count: what
+1. The target is asked about each public image, and about random views of it, once.
+2. A decoder learns to rebuild these images from their scores, of which only the ``truncation`` largest count: what
    the scores do not tell is filled in from what public images look like.
 3. For each class, score vectors that stand for it are decoded.
 
 What is decoded. The paper inverts the scores of a victim's image; for a class it asks for a representative of the
 training data. Nobody has scores of the private images here, so vectors are made: those of the public images that the
 target takes for the class with the largest probabilities, with the class raised to ``confidence`` and the rest scaled
-to what is left. A private image would be answered with such a vector, with doubts like these. So the result is an
-average of public-like images that the target would be sure of, as far as the decoder goes beyond the vectors that it
-has seen: no public image need have been answered with a vector like it.
+to what is left. A private image would be answered with such a vector, with doubts like these.
 
 Fidelity notes (paper / authors' code / here)
-- Scores: logarithms, shifted by 50 and cut off at 0 (the form that C2F-MI's code took over from this line of work); the
-  ``truncation`` largest are kept. Here also divided by the shift, so that they are in [0, 1].
+- Scores: the authors' code takes logarithms of the largest ones, not below -1000, adds 50, and raises a row in which a
+  value is still negative until its least one is 0. Here values below 0 count as 0, so that a score of 0, which answers
+  of the top classes are full of, does not move the others; and all is divided by 50.
 - The vectors for a class, see above, are ours.
-- Decoder: transposed convolutions from the vector to the image, mean squared error, as in the paper; here with the
-  shape of the DCGAN of `mi_image.dcgan`, which takes a vector in the place of a latent.
-- Adam's numbers, the batch and the length of the training in ``paper`` are those usual in this line of work at 64 px;
-  they are not compared with the authors' code. ``default`` and ``smoke`` are ours.
-- The target is asked once about each public image, not in each epoch: an eval-mode target always answers alike.
+- Decoder: five transposed convolutions (4x4, batch normalisation, tanh, at last a sigmoid) from the vector to 64 px in
+  the authors' code. Here the DCGAN of `mi_image.dcgan` with the vector in the place of a latent: as many stages and
+  channels, kernels of 5x5, ReLU, and a linear layer first.
+- Mean squared error and Adam with AMSGrad, as published. The authors train for 100 epochs of CelebA without the
+  target's people and keep the decoder that rebuilds the private images best; an adversary has none, and keeps the last.
+- Statistics of batch normalisation are taken anew from all scores after the training (ours; see `batch_statistics`).
+- The target is asked once about each image, not in each epoch: an eval-mode target always answers alike.
+- Random views (``views``) are ours; the authors ask about public images as they are, and ``paper`` has none. With a
+  few thousand images of other classes a target is sure of too few for a decoder to learn its classes from.
 - Left out: the paper's white-box variant, in which target and decoder are trained together.
+- The values of ``default`` and ``smoke`` are ours.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ from pydantic import Field
 from torch import Tensor
 
 from mi_attack_inverse_net.decoder import DecoderSettings, decoder_state, restore_decoder
-from mi_attack_inverse_net.scores import ask_public, truncated_logs, vectors_of_classes
+from mi_attack_inverse_net.scores import truncated_logs, vectors_of_classes
+from mi_image.public_queries import PublicQueryConfig, asked
 from mi_image.wgan_training import require_makeable
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import BudgetExceeded, DataError
@@ -50,17 +55,17 @@ from micore.target import Target
 from micore.threat import Spending
 
 
-class InverseNetworkConfig(Config):
+class InverseNetworkConfig(PublicQueryConfig):
     """Settings of the attack; see the module's fidelity notes for where the defaults come from."""
 
     truncation: int = Field(1000, ge=1, description="largest scores of an answer that count (paper: from 1 to all)")
     shift: float = Field(50.0, gt=0, description="added to log-scores; what is then below 0 counts as 0 (code: 50)")
-    width: int = Field(64, ge=1, description="channels of the decoder's finest hidden stage")
-    iterations: int = Field(23_400, ge=1, description="training steps (100 epochs of 30,000 images)")
-    batch_size: int = Field(128, ge=2, description="images of a training step")
-    decoder_learning_rate: float = Field(2e-4, gt=0, description="of Adam")
+    width: int = Field(128, ge=1, description="channels of the decoder's finest hidden stage (code: 128)")
+    iterations: int = Field(156_300, ge=1, description="training steps (code: 100 epochs of about 200,000 images)")
+    batch_size: int = Field(128, ge=2, description="images of a training step (code: 128)")
+    decoder_learning_rate: float = Field(2e-4, gt=0, description="of Adam (code: 2e-4)")
     confidence: float = Field(
-        0.99, gt=0, lt=1, description="probability to which a class is raised in the vectors that stand for it"
+        0.999, gt=0, lt=1, description="probability to which a class is raised in the vectors that stand for it"
     )
     draws: int = Field(5, ge=1, description="vectors, and so reconstructions, per class")
 
@@ -71,7 +76,8 @@ class InverseNetwork:
     Config: ClassVar[type[Config]] = InverseNetworkConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
-            "width": 16, "iterations": 2000, "batch_size": 32, "decoder_learning_rate": 2e-3, "draws": 10,
+            "views": 10, "view_area": 0.3, "view_flip": 0.5, "view_rotation": 180.0,
+            "width": 16, "iterations": 1500, "batch_size": 64, "decoder_learning_rate": 2e-3, "draws": 10,
         },
         "smoke": {
             "width": 8, "iterations": 150, "batch_size": 16, "decoder_learning_rate": 5e-3, "draws": 3,
@@ -84,16 +90,14 @@ class InverseNetwork:
         self.config = config
 
     def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared:
-        """Ask the target about the public images, and train the decoder on its answers.
+        """Ask the target about the public images and their views, and train the decoder on its answers.
 
         Raises: DataError without public images; MiError for images of a size that the decoder cannot make.
         """
-        if public is None or len(public) == 0:
-            raise DataError("inverse-net needs public images")
-        images = public.take(torch.arange(len(public))).to(runtime.device)
-        require_makeable(images)
+        images = self.config.public_images(public, runtime, "inverse-net")
+        require_makeable(images)  # before the target is asked anything
         stages = Stages(runtime)
-        answers = stages.run("answers", lambda own: {"scores": ask_public(target, images, own)})
+        answers = stages.run("answers", lambda own: {"scores": asked(target.scores, images, own)})
         vectors = self._read(answers["scores"].to(runtime.device))
         decoder = stages.run("decoder", lambda own: decoder_state(vectors, images, self._settings(), own))
         return Prepared(state={"answers": answers, "decoder": decoder})
@@ -133,8 +137,9 @@ class InverseNetwork:
             raise BudgetExceeded("the budget ended among the last scores", hint="raise --budget-queries")
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count the target's work: each public image once for all classes, and a last look at each image."""
-        return Forecast(preparation=Spending(queries=n_public), per_case=Spending(queries=self.config.draws))
+        """Count the target's work: public images and views once for all classes, and a last look at each image."""
+        preparation = Spending(queries=self.config.public_queries(n_public))
+        return Forecast(preparation=preparation, per_case=Spending(queries=self.config.draws))
 
     def _read(self, scores: Tensor) -> Tensor:
         return truncated_logs(scores, self.config.truncation, self.config.shift)

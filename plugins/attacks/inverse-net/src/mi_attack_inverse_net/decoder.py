@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam
 
+from mi_attack_inverse_net.batch_statistics import settle_statistics
 from mi_image.dcgan import DcganGenerator
 from mi_image.gan_steps import Source, copied, descend, moments, restore, train_gan
 from micore.runtime import Runtime
@@ -20,10 +21,13 @@ __all__ = ["DecoderSettings", "DecoderTraining", "decoder_state", "restore_decod
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings:
-    """The decoder and its training. width: channels of its finest hidden stage; iterations: steps of Adam."""
+    """The decoder and its training; the defaults are the authors' code.
 
-    width: int = 64
-    iterations: int = 23_400
+    width: channels of its finest hidden stage; iterations: steps of Adam with the AMSGrad correction.
+    """
+
+    width: int = 128
+    iterations: int = 156_300
     batch_size: int = 128
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
@@ -37,7 +41,7 @@ class DecoderTraining:
     ) -> None:
         self.decoder, self.vectors, self.images = decoder.train(), vectors, images
         self.settings, self.rng, self.iteration = settings, rng, 0
-        self._adam = Adam(decoder.parameters(), settings.learning_rate, settings.betas)
+        self._adam = Adam(decoder.parameters(), settings.learning_rate, settings.betas, amsgrad=True)
 
     def step(self) -> Tensor:
         """Take one step; return the loss."""
@@ -72,6 +76,7 @@ def decoder_state(vectors: Tensor, images: Tensor, settings: DecoderSettings, ru
     decoder = runtime.place(_network(arguments, runtime))
     training = DecoderTraining(decoder, vectors, images, settings, runtime.rng("decoder", "training"))
     train_gan(training, settings.iterations, runtime, "training the decoder", runtime.checkpoints.load())
+    settle_statistics(decoder, vectors)
     return {"weights": copied(decoder.state_dict()), "arguments": arguments}
 
 

@@ -48,8 +48,6 @@ from mi_attack_mirror.genetic import (
     published_share,
     start_populations,
 )
-from mi_image.bank import CandidateBank, fill_bank
-from mi_image.prior_choice import stylegan_state
 from mi_image.stylegan_attacks import (
     PREPARE_FIELDS,
     SMALL,
@@ -57,15 +55,14 @@ from mi_image.stylegan_attacks import (
     StyleGround,
     StylePriorConfig,
     StyleRenderer,
+    prepare_ground,
     restore_ground,
     with_renderer,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import DataError
 from micore.kit.case_rows import make_rows, reconstructions, tiled, uniform_draws
 from micore.kit.evolution import Genetic, PopulationSearch, Share, likelihood_share
 from micore.kit.projections import from_p_space
-from micore.kit.stages import Stages
 from micore.runtime import Runtime
 from micore.target import Target
 from micore.threat import Spending
@@ -127,18 +124,7 @@ class MirrorBlackBox:
 
         Raises: DataError without a prior and public images; MiError for those that do not fit.
         """
-        config, settings = self.config, self.config.bank_settings()
-        images = None if public is None or not len(public) else public.take(torch.arange(len(public)))
-        if images is None and config.prior is None:
-            raise DataError(f"{NAME} needs public images or a prior", hint="-p prior=FILE, see `mi prior`")
-        stages = Stages(runtime)
-        prior = stages.run("prior", lambda own: stylegan_state(config.prior, images, config.gan_settings(), own))
-        unscored = CandidateBank(styles=torch.empty(0), scores=torch.empty(0)).state()
-        ground = self.prior(Prepared(state={"prior": prior, "bank": unscored}), runtime)
-        bank = stages.run(
-            "bank", lambda own: fill_bank(ground.generator, target.scores, settings, own, ground.cut).state()
-        )
-        return Prepared(state={"prior": prior, "bank": bank})
+        return prepare_ground(self.config, target, public, runtime, NAME, target.scores)
 
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime

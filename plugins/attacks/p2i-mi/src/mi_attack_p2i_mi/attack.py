@@ -1,25 +1,32 @@
-"""In the manner of P2I-MI: an encoder turns predictions of the target into codes of a StyleGAN, in one pass.
+"""P2I-MI: an encoder turns predictions of the target into codes of a StyleGAN, in one pass and without a search.
 
-"P2I-MI", ECCV 2024: prediction-to-image model inversion.
+Liu, Zhang, Wu, Lin, Gu, Wang: "Prediction Exposes Your Face: Black-box Model Inversion via Prediction Alignment", ECCV
+2024 (arXiv:2407.08127).
 
-Threat model: black box (scores of all classes); unlabelled public images of the same kind, and a StyleGAN of such
-images, from a file or trained on them.
+Threat model: black box (scores of all classes, or the largest of them); unlabelled public images of the same kind, and
+a StyleGAN of such images, from a file or trained on them.
 
 1. The target scores samples of the prior and the public images, once each.
-2. An encoder learns to tell from a prediction the codes (W+, one for each layer) of an image that the target
-   answers so.
-3. For each class, the predictions that come nearest to it are aligned to it (the class raised to ``confidence``,
-   the doubts kept) and encoded; the codes of an ensemble are averaged and rendered. There is no search.
+2. The prediction alignment encoder learns to tell from a prediction the codes (W+, one for each layer) of an image that
+   the target answers so.
+3. Aligned ensemble attack: for each class, the predictions of the public images that come nearest to it get a little
+   more probability of it and are encoded; the codes are averaged, weighted by that probability, and rendered.
 
 Fidelity notes (paper / authors' code / here)
-- What is known here of the paper: an encoder from aligned predictions to W+ of a StyleGAN; an ensemble of the
-  predictions of public images with the same label, aligned to the class under attack; one pass; about a hundredth of
-  the queries of searches. Everything else is ours, so that this is an attack in the manner of P2I-MI rather than a
-  reproduction: how predictions are aligned and read, the encoder's shape, its losses, the numbers of its training, and
-  how ensembles are gathered and weighed.
-- The encoder learns from samples of the prior, whose codes are known, and from public images, through the prior.
-- Samples use one code for all layers, so there is no ``cutoff``.
-- The preset ``paper`` has the sizes of the StyleGAN's release; its other numbers are ours, too.
+- Step 3 is the authors' code: the 10 best public images of a class, 0.035 more probability where there is room, the
+  others in proportion, the aligned probability as a weight. They give back one image for each class; here further ones
+  (``draws``) are of the next best images, dealt in turn, after a last look by the target at each.
+- The encoder, as theirs, first draws a picture of the log-scores with transposed convolutions, looks at it with a
+  network, and tells the codes from four stages of it, pooled to 3x3. Theirs is an ArcFace ResNet-50 that knows faces
+  already; here small stages (a convolution, batch normalisation, PReLU) that know nothing.
+- Losses: squared errors of the image and of the encoder's own picture, weight 1 each, as theirs. Left out are LPIPS
+  (0.2), ArcFace's identity (0.1) and face parsing (0.1), which are networks trained on other data. The error of a
+  sample's codes (``code_weight``) is ours; they have none.
+- Training: 31 epochs of 2500 steps of 4 samples and 4 public images; the rate falls to a tenth every 10 epochs, here
+  after each third. They use Ranger, here Adam with its numbers.
+- They train on the public images that are among the 10 best of a class, here on all that were asked about.
+- Random views of public images (``views``) are ours. Samples use one code for all layers, so there is no ``cutoff``.
+- The values of ``default`` and ``smoke`` are ours.
 """
 
 from __future__ import annotations
@@ -30,12 +37,11 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
 
-from mi_attack_p2i_mi.encoder import EncoderSettings, Pairs, encoder_state, restore_encoder
-from mi_attack_p2i_mi.predictions import ask_public, ensembles_of_classes
-from mi_image.bank import CandidateBank, fill_bank
-from mi_image.prior_choice import stylegan_state
+from mi_attack_p2i_mi.encoder import EncoderSettings, Pairs, encoder_state, resized, restore_encoder
+from mi_attack_p2i_mi.predictions import ensembles_of_classes
+from mi_image.bank import CandidateBank
+from mi_image.public_queries import PUBLIC_FIELDS, PublicQueryConfig, asked
 from mi_image.stylegan_attacks import (
     PREPARE_FIELDS,
     SMALL,
@@ -43,11 +49,14 @@ from mi_image.stylegan_attacks import (
     StyleGround,
     StylePriorConfig,
     StyleRenderer,
+    bank_stage,
+    prior_stage,
     restore_ground,
+    unscored_ground,
     with_renderer,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import BudgetExceeded, DataError
+from micore.errors import BudgetExceeded
 from micore.kit.case_rows import score_rows, tiled
 from micore.kit.stages import Stages
 from micore.runtime import Runtime
@@ -57,20 +66,19 @@ from micore.threat import Spending
 NAME = "p2i-mi"
 
 
-class PredictionToImageConfig(StylePriorConfig):
-    """Settings of the attack; the numbers are ours, but for the prior's (see the module's fidelity notes)."""
+class PredictionToImageConfig(StylePriorConfig, PublicQueryConfig):
+    """Settings of the attack; the numbers are the authors' code, unless said otherwise."""
 
-    bank: int = Field(2000, ge=2, description="samples of the prior that the encoder learns from, one query each")
-    psi: float = Field(1.0, ge=0, description="truncation of the samples; 1: none")
-    hidden: int = Field(512, ge=1, description="units of each of the encoder's two hidden layers")
-    encoder_iterations: int = Field(20_000, ge=1, description="training steps of the encoder")
-    encoder_batch_size: int = Field(16, ge=1, description="samples and as many public images of a training step")
-    encoder_learning_rate: float = Field(1e-3, gt=0, description="of the encoder's Adam")
-    code_weight: float = Field(0.1, ge=0, description="of the error of a sample's code, in the prior's deviations")
-    image_weight: float = Field(10.0, ge=0, description="of the error of the image")
-    confidence: float = Field(0.99, gt=0, lt=1, description="probability to which a class is raised in predictions")
-    ensemble: int = Field(10, ge=1, description="predictions whose codes are averaged in a reconstruction")
-    draws: int = Field(5, ge=1, description="reconstructions per class, each of an ensemble of its own")
+    bank: int = Field(10_000, ge=2, description="samples of the prior that the target scores (code: 10,000)")
+    psi: float = Field(1.0, ge=0, description="truncation of the samples; 1: none (code: 1)")
+    width: int = Field(32, ge=1, description="channels of the encoder's finest stages (code: 32 and 64)")
+    encoder_iterations: int = Field(77_500, ge=1, description="training steps (code: 31 epochs of 2500)")
+    encoder_batch_size: int = Field(4, ge=1, description="samples, and as many public images, of a step (code: 4)")
+    encoder_learning_rate: float = Field(1e-4, gt=0, description="of the encoder's Adam (code: 1e-4, of Ranger)")
+    code_weight: float = Field(0.0, ge=0, description="of the error of a sample's codes, in deviations (code: none)")
+    boost: float = Field(0.035, ge=0, lt=1, description="probability of the class that alignment adds (code: 0.035)")
+    ensemble: int = Field(10, ge=1, description="predictions whose codes are averaged in a reconstruction (code: 10)")
+    draws: int = Field(5, ge=1, description="reconstructions per class, each of an ensemble of its own (code: 1)")
 
     @model_validator(mode="after")
     def _one_code(self) -> PredictionToImageConfig:
@@ -80,7 +88,7 @@ class PredictionToImageConfig(StylePriorConfig):
 
 
 ENCODER_FIELDS = frozenset(
-    {"hidden", "encoder_iterations", "encoder_batch_size", "encoder_learning_rate", "code_weight", "image_weight"}
+    {"width", "encoder_iterations", "encoder_batch_size", "encoder_learning_rate", "code_weight"}
 )
 
 
@@ -89,14 +97,17 @@ class PredictionToImage:
 
     Config: ClassVar[type[Config]] = PredictionToImageConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {**SMALL, "hidden": 128, "encoder_iterations": 800, "encoder_batch_size": 16, "draws": 10},
+        "default": {
+            **SMALL, "views": 10, "view_area": 0.3, "view_flip": 0.5, "view_rotation": 180.0, "width": 16,
+            "encoder_iterations": 800, "encoder_batch_size": 16, "encoder_learning_rate": 2e-3, "draws": 5,
+        },
         "smoke": {
-            **TINY, "hidden": 32, "encoder_iterations": 60, "encoder_batch_size": 8, "encoder_learning_rate": 5e-3,
+            **TINY, "width": 8, "encoder_iterations": 60, "encoder_batch_size": 8, "encoder_learning_rate": 5e-3,
             "draws": 3, "ensemble": 4,
         },
         "paper": {},
     }  # fmt: skip
-    PREPARE_FIELDS: ClassVar[frozenset[str]] = PREPARE_FIELDS | ENCODER_FIELDS
+    PREPARE_FIELDS: ClassVar[frozenset[str]] = PREPARE_FIELDS | PUBLIC_FIELDS | ENCODER_FIELDS
 
     def __init__(self, config: PredictionToImageConfig) -> None:
         self.config = config
@@ -106,17 +117,13 @@ class PredictionToImage:
 
         Raises: DataError without public images; what is wrong with the prior's file or the images.
         """
-        if public is None or len(public) == 0:
-            raise DataError(f"{NAME} needs public images")
-        config, images, stages = self.config, public.take(torch.arange(len(public))), Stages(runtime)
-        prior = stages.run("prior", lambda own: stylegan_state(config.prior, images, config.gan_settings(), own))
-        ground = self._unscored(prior, runtime)
-        bank = stages.run(
-            "bank", lambda own: fill_bank(ground.generator, target.scores, ground.settings, own, ground.cut).state()
-        )
-        images = images.to(runtime.device)
-        answers = stages.run("answers", lambda own: {"scores": ask_public(target, images, own)})
-        pairs = self._pairs(CandidateBank.restore(bank, runtime), answers, images, ground)
+        config, stages = self.config, Stages(runtime)
+        shown = config.public_images(public, runtime, NAME)
+        prior = prior_stage(config, public, stages, NAME)
+        ground = unscored_ground(config, prior, runtime)
+        bank = bank_stage(ground, target.scores, stages)
+        answers = stages.run("answers", lambda own: {"scores": asked(target.scores, shown, own)})
+        pairs = self._pairs(CandidateBank.restore(bank, runtime), answers, shown, ground)
         encoder = stages.run(
             "encoder",
             lambda own: encoder_state(ground.render, ground.generator.num_ws, pairs, self._encoder_settings(), own),
@@ -149,17 +156,17 @@ class PredictionToImage:
     def _codes(self, cases: Sequence[Case], state: Mapping[str, Any], ground: StyleGround, runtime: Runtime) -> Tensor:
         """Return the averaged codes (C x draws, num_ws, w_dim)."""
         config, encoder = self.config, restore_encoder(state["encoder"], runtime)
-        scores = torch.cat([ground.bank.scores, state["answers"]["scores"].to(runtime.device)])
+        scores = state["answers"]["scores"].to(runtime.device)
         labels = torch.tensor([case.label for case in cases], device=runtime.device)
-        chosen = ensembles_of_classes(scores, labels, config.draws, config.ensemble, config.confidence)
+        chosen = ensembles_of_classes(scores, labels, config.draws, config.ensemble, config.boost)
         codes = tiled(encoder, runtime.tile, chosen.predictions.flatten(0, 2))
         members = codes.unflatten(0, (-1, config.ensemble))
         return (members * chosen.weights.flatten(0, 1)[..., None, None]).sum(dim=1)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count the target's work: samples and public images once for all classes, and a last look at each image."""
+        """Count the target's work: samples, public images and views once, and a last look at each image."""
         return Forecast(
-            preparation=Spending(queries=self.config.bank_queries + n_public),
+            preparation=Spending(queries=self.config.bank_queries + self.config.public_queries(n_public)),
             per_case=Spending(queries=self.config.draws),
         )
 
@@ -175,10 +182,6 @@ class PredictionToImage:
         """Return what was prepared with other weights of that network; the encoder stays as it is."""
         return with_renderer(prepared, weights)
 
-    def _unscored(self, prior: Mapping[str, Any], runtime: Runtime) -> StyleGround:
-        empty = CandidateBank(styles=torch.empty(0), scores=torch.empty(0)).state()
-        return self.prior(Prepared(state={"prior": prior, "bank": empty}), runtime)
-
     @staticmethod
     def _pairs(bank: CandidateBank, answers: Mapping[str, Any], images: Tensor, ground: StyleGround) -> Pairs:
         scores = answers["scores"].to(images.device)
@@ -188,14 +191,11 @@ class PredictionToImage:
     def _encoder_settings(self) -> EncoderSettings:
         config = self.config
         return EncoderSettings(
-            hidden=config.hidden, iterations=config.encoder_iterations, batch_size=config.encoder_batch_size,
+            width=config.width, iterations=config.encoder_iterations, batch_size=config.encoder_batch_size,
             learning_rate=config.encoder_learning_rate, code_weight=config.code_weight,
-            image_weight=config.image_weight,
         )  # fmt: skip
 
 
 def _fitted(images: Tensor, like: Tensor) -> Tensor:
     """Return public images in the size and the channels of the prior's pictures."""
-    if images.shape[2:] != like.shape[2:]:
-        images = functional.interpolate(images, like.shape[2:], mode="bilinear", antialias=True).clamp(0, 1)
-    return images.expand(-1, like.shape[1], -1, -1)
+    return resized(images, like.shape[2]).expand(-1, like.shape[1], -1, -1)

@@ -35,8 +35,7 @@ from torch import Tensor
 
 from mi_attack_smile.refinement import Refinement, asked_surprise
 from mi_attack_smile.surrogate import Teaching, surprise_of_surrogates, surrogate_state
-from mi_image.bank import CandidateBank, fill_bank
-from mi_image.prior_choice import stylegan_state
+from mi_image.bank import CandidateBank
 from mi_image.students import StudentSettings, require_teachable, restore_students
 from mi_image.stylegan_attacks import (
     PREPARE_FIELDS,
@@ -45,11 +44,13 @@ from mi_image.stylegan_attacks import (
     StyleGround,
     StylePriorConfig,
     StyleRenderer,
+    bank_stage,
+    prior_stage,
     restore_ground,
+    unscored_ground,
     with_renderer,
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import DataError
 from micore.kit.case_rows import make_rows, reconstructions, tiled
 from micore.kit.projections import p_space_box, to_p_space
 from micore.kit.row_optimizers import RowAdam
@@ -129,18 +130,11 @@ class SurrogateGuided:
 
         Raises: DataError without a prior and public images; MiError for those that do not fit.
         """
-        config = self.config
-        images = None if public is None or not len(public) else public.take(torch.arange(len(public)))
-        if images is None and config.prior is None:
-            raise DataError(f"{NAME} needs public images or a prior", hint="-p prior=FILE, see `mi prior`")
-        stages = Stages(runtime)
-        prior = stages.run("prior", lambda own: stylegan_state(config.prior, images, config.gan_settings(), own))
-        unscored = CandidateBank(styles=torch.empty(0), scores=torch.empty(0)).state()
-        ground = self.prior(Prepared(state={"prior": prior, "bank": unscored}), runtime)
+        config, stages = self.config, Stages(runtime)
+        prior = prior_stage(config, public, stages, NAME)
+        ground = unscored_ground(config, prior, runtime)
         require_teachable(ground.sample(1, runtime.rng("size")))
-        bank = stages.run(
-            "bank", lambda own: fill_bank(ground.generator, target.scores, ground.settings, own, ground.cut).state()
-        )
+        bank = bank_stage(ground, target.scores, stages)
         scored = CandidateBank.restore(bank, runtime)
         surrogates = stages.run(
             "surrogates", lambda own: surrogate_state(ground.render, scored, config.teaching(), own)

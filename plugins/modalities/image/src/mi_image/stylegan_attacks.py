@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mi_image.bank import BankSettings, CandidateBank, bare_scores, fill_bank
+from mi_image.bank import BankSettings, CandidateBank, Scores, bare_scores, fill_bank
 from mi_image.prior_choice import PriorFileConfig, stylegan_state
 from mi_image.stylegan2 import to_canonical
 from mi_image.stylegan2_training import StyleGanSettings
@@ -26,8 +26,8 @@ from micore.runtime import Random, Runtime
 from micore.target import Target
 
 __all__ = [
-    "PREPARE_FIELDS", "SMALL", "TINY", "StyleGround", "StylePriorConfig", "StyleRenderer", "prepare_ground",
-    "restore_ground", "shown_channels", "with_renderer",
+    "PREPARE_FIELDS", "SMALL", "TINY", "StyleGround", "StylePriorConfig", "StyleRenderer", "bank_stage",
+    "prepare_ground", "prior_stage", "restore_ground", "shown_channels", "unscored_ground", "with_renderer",
 ]  # fmt: skip
 
 TRAINING: Mapping[str, str] = {
@@ -147,25 +147,42 @@ def with_renderer(prepared: Prepared, weights: Mapping[str, Tensor]) -> Prepared
 
 
 def prepare_ground(
-    config: StylePriorConfig, target: Target, public: Split | None, runtime: Runtime, attack: str
-) -> Prepared:
+    config: StylePriorConfig, target: Target, public: Split | None, runtime: Runtime, attack: str,
+    answers: Scores | None = None,
+) -> Prepared:  # fmt: skip
     """Load or train the prior, then let the target score its candidates.
+
+    answers: what asks the target for scores; None: its logits, with a white box.
+
+    Raises: DataError without a file and public images; what is wrong with the file or the images.
+    """
+    stages = Stages(runtime)
+    prior = prior_stage(config, public, stages, attack)
+    bank = bank_stage(unscored_ground(config, prior, runtime), answers or bare_scores(target), stages)
+    return Prepared(state={"prior": prior, "bank": bank})
+
+
+def prior_stage(config: StylePriorConfig, public: Split | None, stages: Stages, attack: str) -> Mapping[str, Any]:
+    """Load or train the prior; the target is not asked.
 
     Raises: DataError without a file and public images; what is wrong with the file or the images.
     """
     images = None if public is None or not len(public) else public.take(torch.arange(len(public)))
     if images is None and config.prior is None:
         raise DataError(f"{attack} needs public images or a prior", hint="-p prior=FILE, see `mi prior`")
-    stages = Stages(runtime)
-    prior = stages.run("prior", lambda own: stylegan_state(config.prior, images, config.gan_settings(), own))
-    empty = CandidateBank(styles=torch.empty(0), scores=torch.empty(0))
-    ground = _ground(config, prior, empty, runtime)
-    bank = stages.run("bank", lambda own: _fill(ground, target, own).state())
-    return Prepared(state={"prior": prior, "bank": bank})
+    return stages.run("prior", lambda own: stylegan_state(config.prior, images, config.gan_settings(), own))
 
 
-def _fill(ground: StyleGround, target: Target, runtime: Runtime) -> CandidateBank:
-    return fill_bank(ground.generator, bare_scores(target), ground.settings, runtime, ground.cut)
+def unscored_ground(config: StylePriorConfig, prior: Mapping[str, Any], runtime: Runtime) -> StyleGround:
+    """Return the prior, of which the target has seen nothing yet."""
+    return _ground(config, prior, CandidateBank(styles=torch.empty(0), scores=torch.empty(0)), runtime)
+
+
+def bank_stage(ground: StyleGround, answers: Scores, stages: Stages) -> Mapping[str, Any]:
+    """Let the target score the prior's candidates."""
+    return stages.run(
+        "bank", lambda own: fill_bank(ground.generator, answers, ground.settings, own, ground.cut).state()
+    )
 
 
 def restore_ground(config: StylePriorConfig, prepared: Prepared | None, runtime: Runtime, attack: str) -> StyleGround:
