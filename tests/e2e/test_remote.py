@@ -53,6 +53,11 @@ def test_a_remote_target_gives_what_the_same_target_gives_here(shell, target, ar
     assert spending(run) == spending(here)
 
 
+def tensors(run: Path) -> Any:
+    (found, _), _ = recovered(run)
+    return found
+
+
 def spending(run: Path) -> list[Any]:
     return [(case["id"], case["spending"]) for case in manifest(run)["cases"]]
 
@@ -81,7 +86,7 @@ def test_a_server_that_fails_in_every_way_and_is_killed(shell, target, arguments
     assert {case["status"] for case in manifest(run)["cases"]} == {"done"}
     undisturbed = shell.run(*arguments(server.url, tmp_path / "undisturbed", "--batch", "1", plugin="rlb-mi"))
     assert undisturbed.returncode == 0, undisturbed.stderr
-    assert recovered(run) == recovered(tmp_path / "undisturbed")
+    assert tensors(run) == tensors(tmp_path / "undisturbed"), "only what the interrupted case spent may differ"
     relay.close()
 
 
