@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from mi_attack_lokt.attack import LABEL_BATCH, KnowledgeTransfer, asked, mean_confidence, render
+from mi_attack_lokt.attack import KnowledgeTransfer, mean_confidence, render
 from mi_image.gan_steps import as_float
 from micore.configs import preset_config
 from micore.contracts import Attack, HasForecast, HasGenerator, HasPrior, Prepared
 from micore.errors import AccessDenied, BudgetExceeded, DataError, MiError
 from micore.runs.preparation import SpendingCheckpoints
 from micore.runs.subjects import sample_prior
-from micore.runtime import Checkpoints
 from micore.target import Target
 from micore.testing import Trial
 from micore.testing.counting import same
@@ -172,23 +171,6 @@ def test_a_killed_preparation_goes_on_with_its_spending(tiny: Trial, tmp_path: P
     assert again.ledger.total == whole.ledger.total
     assert expected is not None
     assert same(dict(prepared.state), dict(expected.state))
-
-
-def test_labels_are_asked_in_batches_that_a_kill_does_not_repeat(tiny: Trial, tmp_path: Path) -> None:
-    n, seen = 2 * LABEL_BATCH + 5, []
-
-    def ask(images: torch.Tensor) -> torch.Tensor:
-        seen.append(len(images))
-        if len(seen) == 3:
-            raise BudgetExceeded("spent")
-        return (images.amax(dim=(1, 2, 3)) * 255).round().long()
-
-    images = (torch.arange(n) % 256).to(torch.uint8).view(n, 1, 1, 1)
-    runtime = tiny.runtime.with_checkpoints(Checkpoints(tmp_path / "labels.safetensors", interval_s=0.0))
-    with pytest.raises(BudgetExceeded):
-        asked(ask, images, runtime)
-    assert torch.equal(asked(ask, images, runtime), torch.arange(n) % 256)
-    assert seen == [LABEL_BATCH, LABEL_BATCH, 5, 5]
 
 
 # parts and errors -----------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from torch.nn import functional
 
 from mi_attack_c2f_mi.config import PREPARE_FIELDS, PRESETS, CoarseToFineConfig
 from mi_attack_c2f_mi.embedding import Embedding, embedding_state, restore_embedding
-from mi_attack_c2f_mi.inverse import asked_scores, inverse_state, restore_inverse
+from mi_attack_c2f_mi.inverse import inverse_state, restore_inverse
 from mi_attack_c2f_mi.populations import (
     FRESH_CODES,
     StyleSource,
@@ -59,6 +59,7 @@ from mi_attack_c2f_mi.populations import (
 )
 from mi_image.bank import CandidateBank
 from mi_image.prior_choice import stylegan_state
+from mi_image.public_queries import asked
 from mi_image.stylegan_attacks import StyleGround, StyleRenderer, restore_ground, with_renderer
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
@@ -100,7 +101,8 @@ class CoarseToFine:
         embedding = stages.run(
             "embedding", lambda own: embedding_state(images, labels, config.embedding_settings(), own)
         )
-        answers = stages.run("answers", lambda own: asked_scores(target, images, own))["scores"].to(runtime.device)
+        asking = stages.run("answers", lambda own: {"scores": asked(target.scores, images, own)})
+        answers = asking["scores"].to(runtime.device)
         embedded = tiled(restore_embedding(embedding, runtime), runtime.tile, images)
         inverse = stages.run("inverse", lambda own: inverse_state(answers, embedded, config.inverse_settings(), own))
         bank = CandidateBank(styles=torch.empty(0), scores=torch.empty(0)).state()  # there is none

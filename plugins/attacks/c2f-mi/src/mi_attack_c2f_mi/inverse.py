@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +18,9 @@ from torch.optim import Adam
 from mi_image.gan_steps import copied, moments, restore, train_gan
 from micore.kit.selection import stable_top_k
 from micore.runtime import Runtime
-from micore.target import Target
 
-__all__ = ["InverseNetwork", "InverseSettings", "aligned", "asked_scores", "inverse_state", "restore_inverse"]
+__all__ = ["InverseNetwork", "InverseSettings", "aligned", "inverse_state", "restore_inverse"]
 
-BATCH = 256
 LEAST_LOGARITHM, SHIFT = -1000.0, 50.0
 """Logarithms are at least the first, are raised by the second and then count from 0 (authors' code)."""
 
@@ -37,18 +34,6 @@ def aligned(scores: Tensor, kept: int) -> Tensor:
     raised = (scores.log().clamp(min=LEAST_LOGARITHM) + SHIFT).relu()
     best = stable_top_k(raised, min(kept, scores.shape[1]))
     return functional.normalize(torch.zeros_like(raised).scatter(1, best.indices, best.scores), dim=1)
-
-
-def asked_scores(target: Target, images: Tensor, runtime: Runtime) -> Mapping[str, Tensor]:
-    """Ask the target about images (N, C, H, W), one query each; goes on from the runtime's checkpoint."""
-    saved = runtime.checkpoints.load()
-    scores = saved["scores"].to(runtime.device) if saved else images.new_empty(0, target.n_classes)
-    with runtime.progress.track("asking the target about public images", len(images)) as report:
-        while len(scores) < len(images):
-            scores = torch.cat([scores, target.scores(images[len(scores) : len(scores) + BATCH])])
-            report(len(scores))
-            runtime.checkpoints.offer(partial(dict, scores=scores))
-    return {"scores": scores}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ from mi_image.conditional_gan import ConditionalGenerator, require_makeable
 from mi_image.gan_steps import as_float, copied, train_gan
 from mi_image.identity import default_flip, view_losses
 from mi_image.priors import ConditionalPrior
+from mi_image.public_queries import asked
 from mi_image.students import require_teachable, restore_students
 from mi_image.surrogates import SurrogateSettings, surrogate_states
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -57,7 +58,7 @@ from micore.runtime import Runtime
 from micore.target import Target
 from micore.threat import Spending
 
-LABEL_BATCH = 256
+RENDERED_AT_ONCE = 256
 
 
 class TransferConfig(Config):
@@ -150,7 +151,11 @@ class KnowledgeTransfer:
             return Prepared(state={"gan": gan})
         generator, n = self._generator(gan, runtime), target.n_classes
         made = render(generator, n, config.per_class, runtime)
-        answers = stages.run("labels", lambda stage: {"labels": asked(target.labels, made, stage)})
+
+        def seen(pixels: Tensor) -> Tensor:
+            return target.labels(as_float(pixels))
+
+        answers = stages.run("labels", lambda stage: {"labels": asked(seen, made, stage)})
         labels, views = answers["labels"].to(runtime.device), self._augmentation(generator.channels, 0.5)
         surrogates = stages.run(
             "surrogates", lambda stage: surrogate_states(made, labels, n, views, self._surrogate_settings(), stage)
@@ -259,24 +264,11 @@ def render(generator: ConditionalGenerator, n_classes: int, per_class: int, runt
     """Return ``per_class`` generated images of each class, (K * per_class, C, H, W), as bytes; always the same ones."""
     labels = torch.arange(n_classes, device=runtime.device).repeat_interleave(per_class)
     rng, parts = runtime.rng("lokt", "images"), []
-    for wanted in labels.split(LABEL_BATCH):
+    for wanted in labels.split(RENDERED_AT_ONCE):
         with runtime.autocast():
             images = generator(rng.normal((len(wanted), generator.latent_dim)), wanted)
         parts.append((images.float() * 255).round().to(torch.uint8))
     return torch.cat(parts)
-
-
-def asked(ask: Callable[[Tensor], Tensor], images: Tensor, runtime: Runtime) -> Tensor:
-    """Return the target's labels (N,) of images in bytes; goes on from ``runtime.checkpoints`` after a kill."""
-    saved = runtime.checkpoints.load()
-    labels = saved["labels"].to(images.device) if saved else torch.empty(0, dtype=torch.int64, device=images.device)
-    with runtime.progress.track("labels of generated images", len(images)) as report:
-        while len(labels) < len(images):
-            batch = images[len(labels) : len(labels) + LABEL_BATCH]
-            labels = torch.cat([labels, ask(as_float(batch))])
-            report(len(labels))
-            runtime.checkpoints.offer(lambda so_far=labels: {"labels": so_far})  # type: ignore[misc]
-    return labels
 
 
 def mean_confidence(surrogates: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor, Tensor], Tensor]:
