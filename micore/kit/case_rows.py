@@ -160,12 +160,12 @@ def _snapshots(
 ) -> tuple[Snapshot, ...]:
     """Return a case's earlier stands, best loss first, up to the last one at which its rows had asked anything more."""
     found: list[Snapshot] = []
-    for stand, images in zip(stands, samples, strict=True):
-        chosen = torch.tensor(rows, device=images.device)
+    for stand, shown in zip(stands, samples, strict=True):
+        chosen = torch.tensor(rows, device=shown.device)
         order = stand.losses[chosen].argsort(stable=True)[:keep]
         queries = int(stand.queries[chosen].sum())
         if not found or queries > found[-1].queries:
-            found.append(Snapshot(queries=queries, samples=images[chosen[order]]))
+            found.append(Snapshot(queries=queries, samples=shown[chosen[order]]))
     return tuple(found)
 
 
