@@ -30,8 +30,9 @@ from micore.runtime import Runtime
 from micore.threat import Ledger
 
 __all__ = [
-    "Breeding", "Differential", "Genetic", "MemberLosses", "PopulationSearch", "ask_members", "crossover",
-    "difference_steps", "likelihood_share", "other_members", "proportional_parents", "spaced", "uniform_mutation",
+    "Breeding", "Differential", "Genetic", "MemberLosses", "PopulationSearch", "ask_members", "asked_losses",
+    "crossover", "difference_steps", "likelihood_share", "other_members", "proportional_parents", "spaced",
+    "uniform_mutation",
 ]  # fmt: skip
 
 MemberLosses = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
@@ -203,6 +204,16 @@ class Differential:
 
 
 # the search -------------------------------------------------------------------------------------------------
+
+
+def asked_losses(
+    render: Callable[[Tensor], Tensor], scores: Callable[[Tensor], Tensor], loss: Callable[[Tensor, Tensor], Tensor]
+) -> MemberLosses:
+    """Return the losses of members, from what the target says of the samples that they stand for.
+
+    loss: answers (B, K) and the labels wanted of them (B,) to losses (B,).
+    """
+    return lambda members, constants: loss(scores(render(members)).float(), constants["labels"])
 
 
 def ask_members(

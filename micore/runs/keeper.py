@@ -38,7 +38,7 @@ class Keeper:
         """Write a reconstruction."""
         case = reconstruction.case
         row = self._row(case, "done" if reconstruction.complete else "partial")
-        self._write(row, reconstruction)
+        self._write(row, self._with_earlier_spending(reconstruction))
         self._session.registry.observe("mi_case_done", run=self._run, case=case, reconstruction=reconstruction)
 
     def fail(self, case: Case, error: str) -> None:
@@ -62,6 +62,14 @@ class Keeper:
         self._run.write_case(row, reconstruction, self._session.modality)
         self._written.add(row["id"])
         self._run.note_case(row)
+
+    def _with_earlier_spending(self, reconstruction: Reconstruction) -> Reconstruction:
+        """Count at each earlier stand also what sittings before this one spent on the case, as its row does."""
+        if reconstruction.case.id not in self._earlier:
+            return reconstruction
+        spent = self._earlier[reconstruction.case.id]["spending"]["queries"]
+        later = [replace(stand, queries=stand.queries + spent) for stand in reconstruction.snapshots]
+        return replace(reconstruction, snapshots=tuple(later))
 
     def _row(self, case: Case, status: str, error: str | None = None) -> Row:
         ledger = self._session.target.ledger

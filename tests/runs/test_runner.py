@@ -16,6 +16,7 @@ import torch
 
 from micore import models, runs, threat
 from micore.artifacts import PluginUse
+from micore.contracts import Snapshot
 from micore.data import DataRequest
 from micore.errors import (
     AccessDenied,
@@ -623,6 +624,7 @@ def keeping(monkeypatch):
                         raise
             yield toys.Reconstruction(
                 case=case, samples=samples[:asked], scores=torch.zeros(asked), complete=asked == 3,
+                snapshots=(Snapshot(queries=1, samples=samples[:1]),),
             )  # fmt: skip
 
     monkeypatch.setattr(LabelAttack, "run", run)
@@ -644,6 +646,15 @@ def test_the_best_so_far_is_kept_until_there_is_better(launch, plugins, seen):
     finished = runs.resume(plugins, run.directory, budget=Budget(queries=100))
     assert outcome(finished) == outcome(whole)
     assert finished.manifest["ledger"]["total"]["queries"] == seen["queries"] == 14
+
+
+@pytest.mark.usefixtures("keeping")
+def test_the_stands_of_a_case_count_what_earlier_sittings_spent_on_it(launch, plugins):
+    run = launch(attack="by-label", budget=Budget(queries=5), batch=1)
+    assert [run.rows()[f"class-{label}"]["snapshots"] for label in (0, 1)] == [[1], [1]]
+    finished = runs.resume(plugins, run.directory, budget=Budget(queries=100))
+    assert finished.rows()["class-1"]["spending"]["queries"] == 2 + 3
+    assert [finished.rows()[f"class-{label}"]["snapshots"] for label in (0, 1, 2)] == [[1], [2 + 1], [1]]
 
 
 # interruptions ------------------------------------------------------------------------------------

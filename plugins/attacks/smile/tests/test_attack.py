@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mi_attack_smile.attack import SurrogateGuided
-from mi_attack_smile.refinement import Refinement, asked_surprise
+from mi_attack_smile.refinement import Refinement, surprise
 from mi_attack_smile.surrogate import balanced_rows
 from mi_image.students import restore_students
 from micore.configs import preset_config
@@ -243,6 +243,5 @@ def test_answers_that_are_never_finite_fail_the_row() -> None:
 
 
 def test_scores_of_zero_can_be_compared() -> None:
-    score = asked_surprise(lambda styles: styles, lambda images: torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
-    losses = score(torch.zeros(2, 2), {"labels": torch.tensor([0, 0])})
+    losses = surprise(torch.tensor([[0.0, 1.0], [0.5, 0.5]]), torch.tensor([0, 0]))
     assert losses.tolist() == pytest.approx([27.631021, 0.693147], rel=1e-5)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from mi_image.answers import labels_and_mean_features, soft_labels
-from mi_image.students import NETWORKS, StudentSettings, distillation_loss, restore_students, student_states
+from mi_image.learners import NETWORKS
+from mi_image.students import StudentSettings, distillation_loss, restore_students, student_states
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.runtime import Checkpoints, Runtime
@@ -49,7 +50,7 @@ class _Killing(Checkpoints):
 
     def offer(self, state: Callable[[], Mapping[str, Any]]) -> None:
         super().offer(state)
-        if state()["epoch"] == 2:
+        if state()["done"] == 2:
             raise _KilledError
 
 

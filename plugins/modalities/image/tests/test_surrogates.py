@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from mi_image.augment import Augmentation
+from mi_image.learners import Learners, build_networks
 from mi_image.students import restore_students
-from mi_image.surrogates import SurrogateSettings, _networks, _Training, surrogate_states
+from mi_image.surrogates import SurrogateSettings, _take_step, surrogate_states
 from micore.runtime import Checkpoints, Runtime
 from micore.testing.counting import same
 
@@ -52,7 +53,7 @@ def test_they_come_to_answer_like_the_target() -> None:
 def test_a_step_is_half_the_loss_of_the_images_and_half_of_their_views_at_the_cosines_rate() -> None:
     """By hand in float64, from the same stream: gradient, weight decay, momentum."""
     settings = replace(SMALL, widths=(2,), steps=4, batch_size=8, learning_rate=0.1, weight_decay=5e-4)
-    training = _Training(_networks(ARGUMENTS, CPU), IMAGES, LABELS, VIEWS, settings, CPU)
+    training = Learners(build_networks(ARGUMENTS, CPU, "surrogates"), CPU, momentum=0.9, weight_decay=5e-4)
     twin, velocity = copy.deepcopy(training.networks[0]).double(), torch.zeros(3, 8, dtype=torch.float64)
     for step in range(2):
         rng = CPU.rng("surrogates", "batch", step)
@@ -68,8 +69,7 @@ def test_a_step_is_half_the_loss_of_the_images_and_half_of_their_views_at_the_co
         slope = next(g for p, g in zip(parameters, gradients, strict=True) if p is head) + 5e-4 * head.detach()
         velocity = slope if step == 0 else 0.9 * velocity + slope
         expected = head.detach() - rate * velocity
-        training._step()
-        training.done += 1
+        _take_step(training, IMAGES, LABELS, VIEWS, settings, step)
         moved = training.networks[0].head.weight.detach().double()
         torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-5)
         twin = copy.deepcopy(training.networks[0]).double()

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -51,7 +52,7 @@ from mi_attack_c2f_mi.inverse import inverse_state, restore_inverse
 from mi_attack_c2f_mi.populations import (
     FRESH_CODES,
     StyleSource,
-    asked_losses,
+    answer_losses,
     best_members,
     bred,
     fading,
@@ -64,7 +65,7 @@ from mi_image.stylegan_attacks import StyleGround, StyleRenderer, restore_ground
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
 from micore.kit.case_rows import make_rows, reconstructions, tiled, uniform_draws
-from micore.kit.evolution import Differential, PopulationSearch, ask_members
+from micore.kit.evolution import Differential, PopulationSearch, ask_members, asked_losses
 from micore.kit.row_optimizers import RowAdam
 from micore.kit.search import Found, RowSearch
 from micore.kit.stages import Stages
@@ -114,7 +115,7 @@ class CoarseToFine:
         """Search coarsely by F, then evolve what the target finds likeliest."""
         config, ground = self.config, restore_ground(self.config, prepared, runtime, NAME)
         source = StyleSource(prior=ground.generator, psi=config.psi, cutoff=config.cutoff, runtime=runtime)
-        losses = asked_losses(ground.render, target.scores, config.top)
+        losses = asked_losses(ground.render, target.scores, partial(answer_losses, top=config.top))
         coarse = make_rows(cases, self._coarse(ground, source, cases, prepared, target))
         answers, _ = ask_members(losses, coarse.starts, coarse, target.ledger, runtime)
         kept, known = best_members(coarse.starts, answers, config.kept_latents)

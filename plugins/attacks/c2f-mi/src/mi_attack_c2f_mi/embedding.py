@@ -22,7 +22,7 @@ from mi_image.augment import Augmentation
 from mi_image.classifiers import ImageClassifier
 from mi_image.gan_steps import as_float, copied, moments, restore, train_gan
 from mi_image.identity import default_flip
-from mi_image.students import NETWORKS
+from mi_image.learners import NETWORKS
 from micore.inputs import InputSpec
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
@@ -34,7 +34,7 @@ __all__ = ["Embedding", "EmbeddingSettings", "contrast_loss", "embedding_state",
 class EmbeddingSettings:
     """What F is and how it learns.
 
-    network: a name in `mi_image.students.NETWORKS`; dims: length of the embedding where there are no labels;
+    network: a name in `mi_image.learners.NETWORKS`; dims: length of the embedding where there are no labels;
     temperature: of the contrast; crop_area, flip: of the views (`mi_image.augment`).
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from mi_image.stylegan_prior import StyleGanPrior
 from micore.contracts import Case
 from micore.kit.case_rows import tiled
-from micore.kit.evolution import MemberLosses
 from micore.kit.selection import stable_top_k
 from micore.runtime import Runtime
 
@@ -19,7 +18,6 @@ __all__ = [
     "FRESH_CODES",
     "StyleSource",
     "answer_losses",
-    "asked_losses",
     "best_members",
     "bred",
     "fading",
@@ -109,17 +107,6 @@ def _doubt(answers: Tensor, labels: Tensor) -> Tensor:
     doubt = 1 - answers.gather(1, labels[:, None])[:, 0]
     others = answers.scatter(1, labels[:, None], 0.0).sum(dim=1)
     return torch.where((doubt < NEARLY_SURE) & (others > 0), others.clamp(max=NEARLY_SURE), doubt)
-
-
-def asked_losses(
-    render: Callable[[Tensor], Tensor], scores: Callable[[Tensor], Tensor], top: int | None
-) -> MemberLosses:
-    """Return the losses of style codes, from the target's answers."""
-
-    def losses(codes: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        return answer_losses(scores(render(codes)).float(), rows["labels"], top)
-
-    return losses
 
 
 def fading(difference: float, generations: int, *, last: int, over: int) -> Callable[[int], float]:

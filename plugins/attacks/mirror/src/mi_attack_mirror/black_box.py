@@ -41,7 +41,6 @@ from torch import Tensor
 
 from mi_attack_mirror.genetic import (
     Fitness,
-    asked_losses,
     negative_log_odds,
     negative_log_probability,
     point_space,
@@ -61,7 +60,7 @@ from mi_image.stylegan_attacks import (
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.kit.case_rows import make_rows, reconstructions, tiled, uniform_draws
-from micore.kit.evolution import Genetic, PopulationSearch, Share, likelihood_share
+from micore.kit.evolution import Genetic, PopulationSearch, Share, asked_losses, likelihood_share
 from micore.kit.projections import from_p_space
 from micore.runtime import Runtime
 from micore.target import Target

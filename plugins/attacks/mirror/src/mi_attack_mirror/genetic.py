@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor
 from mi_attack_mirror.space import code_box
 from mi_image.bank import CandidateBank
 from micore.contracts import Case
-from micore.kit.evolution import MemberLosses
 from micore.kit.projections import Box, to_p_space
 from micore.kit.selection import stable_top_k
 
 __all__ = [
-    "PointSpace", "asked_losses", "negative_log_odds", "negative_log_probability", "point_space", "published_share",
+    "PointSpace", "negative_log_odds", "negative_log_probability", "point_space", "published_share",
     "start_populations",
 ]  # fmt: skip
 
@@ -49,17 +48,6 @@ def _own(answers: Tensor, labels: Tensor) -> Tensor:
 
 def _least(scores: Tensor) -> Tensor:
     return scores.clamp(min=LEAST)
-
-
-def asked_losses(
-    show: Callable[[Tensor], Tensor], scores: Callable[[Tensor], Tensor], fitness: Fitness
-) -> MemberLosses:
-    """Return the losses of points of P space, from what the target says of the pictures that show them."""
-
-    def losses(points: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        return fitness(scores(show(points)).float(), rows["labels"])
-
-    return losses
 
 
 def published_share(first: Tensor, second: Tensor) -> Tensor:

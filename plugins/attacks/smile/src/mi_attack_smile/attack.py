@@ -33,7 +33,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mi_attack_smile.refinement import Refinement, asked_surprise
+from mi_attack_smile.refinement import Refinement, surprise
 from mi_attack_smile.surrogate import Teaching, surprise_of_surrogates, surrogate_state
 from mi_image.bank import CandidateBank
 from mi_image.students import StudentSettings, require_teachable, restore_students
@@ -52,6 +52,7 @@ from mi_image.stylegan_attacks import (
 )
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.kit.case_rows import make_rows, reconstructions, tiled
+from micore.kit.evolution import asked_losses
 from micore.kit.projections import p_space_box, to_p_space
 from micore.kit.row_optimizers import RowAdam
 from micore.kit.search import RowSearch
@@ -149,7 +150,7 @@ class SurrogateGuided:
         starts = self._starts(cases, prepared.state if prepared else {}, ground, runtime)
         points = to_p_space(ground.bank.styles)
         refinement = Refinement(
-            score=asked_surprise(ground.render, target.scores), generations=config.generations,
+            score=asked_losses(ground.render, target.scores, surprise), generations=config.generations,
             population=config.population, step=config.step, box=p_space_box(ground.bank.styles, width=config.width),
             spread=points.std(dim=0), stands=STANDS,
         )  # fmt: skip

@@ -11,7 +11,7 @@ deviations. What leaves the box is put back before it is shown, and the strategy
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cma  # type: ignore[import-untyped]
@@ -25,7 +25,7 @@ from micore.kit.search import Found, Rows, RowStatus, Stand
 from micore.runtime import Random, Runtime
 from micore.threat import Ledger
 
-__all__ = ["LEAST", "Refinement", "asked_surprise"]
+__all__ = ["LEAST", "Refinement", "surprise"]
 
 LEAST = 1e-12
 """Probabilities below this count as this, so that answers rounded to 0 can be compared."""
@@ -33,14 +33,9 @@ WORST = 1e6
 """What a strategy is told of an answer that is not finite."""
 
 
-def asked_surprise(render: Callable[[Tensor], Tensor], scores: Callable[[Tensor], Tensor]) -> MemberLosses:
-    """Return the loss of codes (B, w_dim): minus the logarithm of the target's score of the row's label."""
-
-    def loss(styles: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
-        answers = scores(render(styles)).gather(1, constants["labels"][:, None])[:, 0]
-        return -answers.clamp_min(LEAST).log()
-
-    return loss
+def surprise(answers: Tensor, labels: Tensor) -> Tensor:
+    """Return minus the logarithm of the labels' scores (B,), of answers (B, K)."""
+    return -answers.gather(1, labels[:, None])[:, 0].clamp_min(LEAST).log()
 
 
 @dataclass(frozen=True, kw_only=True)

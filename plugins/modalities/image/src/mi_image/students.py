@@ -14,22 +14,22 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD
 
-from mi_image.classifiers import ImageClassifier, ResNet18, SmallCnn, SmallResNet
-from mi_image.gan_steps import as_float, copied
+from mi_image.classifiers import ImageClassifier
+from mi_image.gan_steps import as_float
+from mi_image.learners import Learners, build_networks, learner_arguments
 from micore.errors import MiError
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
 __all__ = [
-    "NETWORKS",
     "StudentSettings",
     "distillation_loss",
     "require_teachable",
@@ -37,20 +37,15 @@ __all__ = [
     "student_states",
 ]
 
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
-    "small-cnn": SmallCnn,
-    "small-resnet": SmallResNet,
-    "resnet18": ResNet18,
-}
-"""Architectures by name; each takes a ``width``."""
+PURPOSE = "students"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentSettings:
     """Which students, and how they learn; the numbers of the training are the authors' code.
 
-    network: a name in `NETWORKS`; widths: one student for each; halve_every: epochs between two halvings of the
-    learning rate.
+    network: a name in `mi_image.learners.NETWORKS`; widths: one student for each; halve_every: epochs between two
+    halvings of the learning rate.
     """
 
     network: str = "resnet18"
@@ -90,97 +85,35 @@ def student_states(
     runtime's device. Resumes bit for bit at the end of an epoch, from ``runtime.checkpoints`` (without a shelf; with
     one it has a checkpoint of its own).
     """
-    arguments = {
-        "network": settings.network, "widths": list(settings.widths), "n_classes": soft_labels.shape[1],
-        "channels": images.shape[1], "size": images.shape[2],
-    }  # fmt: skip
+    arguments = learner_arguments(settings.network, settings.widths, soft_labels.shape[1], images)
 
     def work(stage: Runtime) -> Mapping[str, Any]:
-        training = _Training(_networks(arguments, stage), images, soft_labels, settings, stage)
-        training.run()
-        return {"arguments": arguments, "weights": [copied(network.state_dict()) for network in training.networks]}
+        learners = Learners(
+            build_networks(arguments, stage, PURPOSE), stage, momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )  # fmt: skip
+        epoch = partial(_take_epoch, learners, images, soft_labels, settings)
+        learners.run(epoch, settings.epochs, "training students")
+        return {"arguments": arguments, "weights": learners.weights()}
 
     digests = {"images": tensor_digest(images), "labels": tensor_digest(soft_labels)}
-    return shared("students", {"settings": asdict(settings), **digests}, work, runtime)
+    return shared(PURPOSE, {"settings": asdict(settings), **digests}, work, runtime)
 
 
 def restore_students(state: Mapping[str, Any], runtime: Runtime) -> list[nn.Module]:
     """Return the students, which take canonical images: on the device, in eval mode, without gradients."""
-    networks = _networks(state["arguments"], runtime)
+    networks = build_networks(state["arguments"], runtime, PURPOSE)
     for network, weights in zip(networks, state["weights"], strict=True):
         network.load_state_dict(weights)
         runtime.maybe_compile(network.eval().requires_grad_(False))
     return networks
 
 
-def _networks(arguments: Mapping[str, Any], runtime: Runtime) -> list[nn.Module]:
-    build, shape = NETWORKS[arguments["network"]], (arguments["channels"], arguments["size"])
-    networks: list[nn.Module] = []
-    for number, width in enumerate(arguments["widths"]):
-        with runtime.seeded("students", "parameters", number):
-            networks.append(runtime.place(build(arguments["n_classes"], *shape, width=width)))
-    return networks
-
-
-class _Training:
-    """Epochs over the public images, each with a random order of its own."""
-
-    def __init__(
-        self,
-        networks: Sequence[nn.Module],
-        images: Tensor,
-        soft_labels: Tensor,
-        settings: StudentSettings,
-        runtime: Runtime,
-    ) -> None:
-        self.networks = [network.train() for network in networks]
-        self.images, self.soft_labels, self.settings, self.runtime = images, soft_labels, settings, runtime
-        self.optimizers = [
-            SGD(network.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay)
-            for network in networks
-        ]
-        self.epoch = 0
-
-    def run(self) -> None:
-        """Train to the last epoch."""
-        saved = self.runtime.checkpoints.load()
-        if saved is not None:
-            self._load(saved)
-        with self.runtime.progress.track("training students", self.settings.epochs) as report:
-            while self.epoch < self.settings.epochs:
-                self._take_epoch()
-                self.epoch += 1
-                report(self.epoch)
-                self.runtime.checkpoints.offer(self._state)
-
-    def _take_epoch(self) -> None:
-        settings = self.settings
-        rate = settings.learning_rate * 0.5 ** (self.epoch // settings.halve_every)
-        for optimizer in self.optimizers:
-            optimizer.param_groups[0]["lr"] = rate
-        order = self.runtime.rng("students", "order", self.epoch).permutation(len(self.images))
-        for rows in order.to(self.images.device).split(settings.batch_size):
-            if len(rows) > 1 or len(order) == 1:  # batch normalisation cannot use a batch of one
-                self._step(as_float(self.images[rows]), self.soft_labels[rows])
-
-    def _step(self, images: Tensor, soft_labels: Tensor) -> None:
-        for network, optimizer in zip(self.networks, self.optimizers, strict=True):
-            with self.runtime.autocast():
-                logits = network(images)
-            optimizer.zero_grad(set_to_none=True)
-            distillation_loss(logits.float(), soft_labels).backward()
-            optimizer.step()
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "weights": [copied(network.state_dict()) for network in self.networks],
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-
-    def _load(self, saved: Mapping[str, Any]) -> None:
-        self.epoch = int(saved["epoch"])
-        for network, weights in zip(self.networks, saved["weights"], strict=True):
-            network.load_state_dict(weights)
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+def _take_epoch(learners: Learners, images: Tensor, soft_labels: Tensor, settings: StudentSettings, epoch: int) -> None:
+    """Go through the public images once, in an order of the epoch's own."""
+    rate = settings.learning_rate * 0.5 ** (epoch // settings.halve_every)
+    order = learners.runtime.rng(PURPOSE, "order", epoch).permutation(len(images))
+    for rows in order.to(images.device).split(settings.batch_size):
+        if len(rows) > 1 or len(order) == 1:  # batch normalisation cannot use a batch of one
+            loss = partial(distillation_loss, soft_labels=soft_labels[rows])
+            learners.step(as_float(images[rows]), loss, rate)

@@ -4,7 +4,7 @@ Source: Nguyen, Chandrasegaran, Abdollahzadeh, Cheung: "Label-Only Model Inversi
 (LOKT, NeurIPS 2023), section 4.2, and the authors' released training script.
 
 Fidelity notes (paper / authors' code / here)
-- The authors train DenseNet-121, -161 and -169 from scratch. Here networks of `mi_image.students` in different
+- The authors train DenseNet-121, -161 and -169 from scratch. Here networks of `mi_image.learners` in different
   widths, so that no further package is needed.
 - Loss, optimiser and schedule are theirs: half the cross-entropy of the images and half that of random views of them,
   SGD with momentum, a cosine to 0. 200 of their epochs of 30,000 images in batches of 256 are 23,400 steps.
@@ -15,18 +15,18 @@ Fidelity notes (paper / authors' code / here)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.optim import SGD
 
 from mi_image.augment import Augmentation
-from mi_image.gan_steps import as_float, copied
-from mi_image.students import NETWORKS
+from mi_image.gan_steps import as_float
+from mi_image.learners import Learners, build_networks, learner_arguments
 from micore.runtime import Runtime
 
 __all__ = ["SurrogateSettings", "surrogate_states"]
@@ -36,7 +36,7 @@ __all__ = ["SurrogateSettings", "surrogate_states"]
 class SurrogateSettings:
     """Which surrogates, and how they learn; the numbers of the training are the authors' code.
 
-    network: a name in `mi_image.students.NETWORKS`; widths: one surrogate for each.
+    network: a name in `mi_image.learners.NETWORKS`; widths: one surrogate for each.
     """
 
     network: str = "resnet18"
@@ -56,86 +56,26 @@ def surrogate_states(
     images: (N, C, H, W), float in [0, 1] or uint8; labels: (N,), the target's; both on the runtime's device. Resumes
     bit for bit from ``runtime.checkpoints``.
     """
-    arguments = {
-        "network": settings.network, "widths": list(settings.widths), "n_classes": n_classes,
-        "channels": images.shape[1], "size": images.shape[2],
-    }  # fmt: skip
-    training = _Training(_networks(arguments, runtime), images, labels, views, settings, runtime)
-    training.run()
-    return {"arguments": arguments, "weights": [copied(network.state_dict()) for network in training.networks]}
+    arguments = learner_arguments(settings.network, settings.widths, n_classes, images)
+    learners = Learners(
+        build_networks(arguments, runtime, "surrogates"), runtime, momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )  # fmt: skip
+    step = partial(_take_step, learners, images, labels, views, settings)
+    learners.run(step, settings.steps, "training surrogates")
+    return {"arguments": arguments, "weights": learners.weights()}
 
 
-def _networks(arguments: Mapping[str, Any], runtime: Runtime) -> list[nn.Module]:
-    networks: list[nn.Module] = []
-    for number, width in enumerate(arguments["widths"]):
-        with runtime.seeded("surrogates", "parameters", number):
-            build = NETWORKS[arguments["network"]]
-            network = build(arguments["n_classes"], arguments["channels"], arguments["size"], width=width)
-            networks.append(runtime.place(network))
-    return networks
+def _take_step(
+    learners: Learners, images: Tensor, labels: Tensor, views: Augmentation, settings: SurrogateSettings, step: int
+) -> None:
+    """Learn from drawn images and a random view of each: both halves of the batch weigh alike.
 
-
-class _Training:
-    """Steps on batches that each have a random stream of their own, so that only the step number is to be kept."""
-
-    def __init__(
-        self,
-        networks: Sequence[nn.Module],
-        images: Tensor,
-        labels: Tensor,
-        views: Augmentation,
-        settings: SurrogateSettings,
-        runtime: Runtime,
-    ) -> None:
-        self.networks = [network.train() for network in networks]
-        self.images, self.labels, self.views = images, labels, views
-        self.settings, self.runtime, self.done = settings, runtime, 0
-        self.optimizers = [
-            SGD(network.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay)
-            for network in networks
-        ]
-
-    def run(self) -> None:
-        """Train to the last step."""
-        saved = self.runtime.checkpoints.load()
-        if saved is not None:
-            self._load(saved)
-        with self.runtime.progress.track("training surrogates", self.settings.steps) as report:
-            while self.done < self.settings.steps:
-                self._step()
-                self.done += 1
-                report(self.done)
-                self.runtime.checkpoints.offer(self._state)
-
-    def _step(self) -> None:
-        images, labels = self._batch()
-        rate = self.settings.learning_rate * (1 + math.cos(math.pi * self.done / self.settings.steps)) / 2
-        for network, optimizer in zip(self.networks, self.optimizers, strict=True):
-            optimizer.param_groups[0]["lr"] = rate
-            with self.runtime.autocast():
-                logits = network(images)
-            optimizer.zero_grad(set_to_none=True)
-            functional.cross_entropy(logits.float(), labels).backward()
-            optimizer.step()
-
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """Return drawn images and a random view of each, (2 B, C, H, W), with their labels: both halves weigh alike."""
-        rng, n = self.runtime.rng("surrogates", "batch", self.done), self.settings.batch_size
-        rows = rng.integers(len(self.images), (n,))
-        images, labels = as_float(self.images[rows]), self.labels[rows]
-        seen = self.views.apply(images, self.views.draw(rng, n))
-        return torch.cat([images, seen]), labels.repeat(2)
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "done": self.done,
-            "weights": [copied(network.state_dict()) for network in self.networks],
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-
-    def _load(self, saved: Mapping[str, Any]) -> None:
-        self.done = int(saved["done"])
-        for network, weights in zip(self.networks, saved["weights"], strict=True):
-            network.load_state_dict(weights)
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+    A batch has a random stream of its own, so that only the step's number is to be kept.
+    """
+    rng = learners.runtime.rng("surrogates", "batch", step)
+    rows = rng.integers(len(images), (settings.batch_size,))
+    drawn, wanted = as_float(images[rows]), labels[rows].repeat(2)
+    seen = views.apply(drawn, views.draw(rng, settings.batch_size))
+    rate = settings.learning_rate * (1 + math.cos(math.pi * step / settings.steps)) / 2
+    learners.step(torch.cat([drawn, seen]), lambda logits: functional.cross_entropy(logits, wanted), rate)
