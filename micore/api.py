@@ -13,6 +13,7 @@ from micore import runs, suites
 from micore.artifacts import Bundle, PluginUse
 from micore.configs import make_config, parse_use
 from micore.data import DataRequest
+from micore.defending import defend as _defend
 from micore.kit.training import TrainingConfig
 from micore.registry import Registry
 from micore.runs.judging import judge
@@ -50,6 +51,35 @@ def train(
     return _train(
         registry, runtime, data=DataRequest.parse(data, data_options, data_root), model=use(model),
         training=make_config(TrainingConfig, training or {}, "training"), defenses=[use(text) for text in defenses],
+        output=Path(output) if output is not None else None,
+    )  # fmt: skip
+
+
+def defend(
+    target: str | Path,
+    *,
+    defenses: Sequence[str],
+    output: str | Path | None = None,
+    data: str | None = None,
+    data_root: str | Path | None = None,
+    data_options: Options | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "fp32",
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Add defenses of its answers to a finished target; return the bundle, written to ``output`` if that is given.
+
+    defenses: as on the command line (``round-scores:decimals=1``); data: the target's own unless given.
+
+    Raises: MiError, as ``mi defend``.
+    """
+    registry = registry or Registry.discover()
+    runtime = Runtime.create(device, precision, seed=seed, progress=progress or Progress())
+    return _defend(
+        registry, runtime, Bundle.load(Path(target)), defenses=[use(text) for text in defenses],
+        data=DataRequest.parse(data, data_options, data_root) if data else None,
         output=Path(output) if output is not None else None,
     )  # fmt: skip
 

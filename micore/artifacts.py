@@ -24,6 +24,7 @@ from micore.inputs import InputSpec
 DOCUMENT = "micore"
 BUNDLE_SCHEMA = "micore.bundle/1"
 STATE_SCHEMA = "micore.state/1"
+DEFENSE_PREFIX = "defense/"
 PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"}
 
 
@@ -172,18 +173,23 @@ class Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A trained model as one file: weights and card. ``source`` is the path or URI it came from."""
+    """A trained model as one file: weights and card. ``source`` is the path or URI it came from.
+
+    defense_state: what defenses hold besides the network's weights, by defense: no adversary sees it.
+    """
 
     card: Card
     weights: Mapping[str, Tensor]
     source: str = ""
+    defense_state: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """Hash of architecture, defenses and weights: equal models have equal fingerprints."""
         card = self.card.to_dict()
         identity = {key: card[key] for key in ("model", "input", "classes", "defenses")}
-        content = [part for name in sorted(self.weights) for part in (name, _tensor_bytes(self.weights[name]))]
+        tensors = self._tensors()
+        content = [part for name in sorted(tensors) for part in (name, _tensor_bytes(tensors[name]))]
         return digest(identity, *content)
 
     def save(self, path: Path) -> None:
@@ -191,7 +197,16 @@ class Bundle:
 
         Raises: StorageError.
         """
-        write_tensors(path, self.weights, self.card.to_dict())
+        write_tensors(path, self._tensors(), self.card.to_dict())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by their names in the file; names of weights have no slash."""
+        kept = {
+            f"{DEFENSE_PREFIX}{use}/{name}": tensor
+            for use, tensors in self.defense_state.items()
+            for name, tensor in tensors.items()
+        }
+        return {**self.weights, **kept}
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
@@ -204,8 +219,22 @@ class Bundle:
                 f"{path} looks like a pickle, which can run code when it is read",
                 hint="`mi import` converts its weights to a bundle without running any",
             )
-        weights, document = read_tensors(path, BUNDLE_SCHEMA, ModelError)
-        return cls(card=Card.from_dict(document), weights=weights, source=str(path))
+        tensors, document = read_tensors(path, BUNDLE_SCHEMA, ModelError)
+        weights, kept = _divided(tensors)
+        return cls(card=Card.from_dict(document), weights=weights, source=str(path), defense_state=kept)
+
+
+def _divided(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """Tell the weights from what defenses hold."""
+    weights: dict[str, Tensor] = {}
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        use, separator, name = key.removeprefix(DEFENSE_PREFIX).partition("/")
+        if key.startswith(DEFENSE_PREFIX) and separator:
+            kept.setdefault(use, {})[name] = tensor
+        else:
+            weights[key] = tensor
+    return weights, kept
 
 
 def _tensor_bytes(tensor: Tensor) -> bytes:

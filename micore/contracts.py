@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
-
+from micore.defense import Config, Defense, Fitting, NoConfig
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.records import Case, Interval, Measurement, Reconstruction, Samples, Snapshot, Truth
@@ -23,26 +22,15 @@ if TYPE_CHECKING:
 
     from micore.artifacts import Bundle
     from micore.external import HasFace
-    from micore.kit.training import Trainer, TrainingBatch
     from micore.runtime import Random, Runtime
     from micore.target import Target
 
 __all__ = [
     "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
-    "Forecast", "HasControl", "HasFloors", "HasForecast", "HasGenerator", "HasPrior", "HasTruth", "Interval",
+    "Fitting", "Forecast", "HasControl", "HasFloors", "HasForecast", "HasGenerator", "HasPrior", "HasTruth", "Interval",
     "Measurement", "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference",
     "Samples", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
 ]  # fmt: skip
-
-
-class Config(BaseModel):
-    """Base of the configurations of attacks, defenses, evaluators and trainings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class NoConfig(Config):
-    """The configuration of a plugin that has nothing to set."""
 
 
 @runtime_checkable
@@ -268,34 +256,6 @@ class HasForecast(Protocol):
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the cost of preparing and of one case."""
-
-
-class Defense:
-    """Base of defenses: each method is a hook that leaves things as they are; several compose."""
-
-    Config: ClassVar[type[Config]] = NoConfig
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    def adapt_model(self, module: nn.Module) -> nn.Module:
-        """Change the structure: a bottleneck, frozen layers, removed skips."""
-        return module
-
-    def adapt_data(self, split: Split) -> Split:
-        """Change the training data."""
-        return split
-
-    def training_loss(self, module: nn.Module, batch: TrainingBatch, task_loss: Callable[[], Tensor]) -> Tensor:
-        """Return the loss; ``task_loss()`` is the loss so far, computed only when called."""
-        return task_loss()
-
-    def adapt_training(self, trainer: Trainer) -> None:
-        """Change optimiser, schedule or privacy engine."""
-
-    def adapt_output(self, scores: Tensor, inputs: Samples) -> Tensor:
-        """Change what the adversary sees of the scores (inference time)."""
-        return scores
 
 
 IDENTITY_DIGITS = 12

@@ -18,7 +18,7 @@ from micore.errors import ModelError
 from micore.models import load_modality, restore_network
 from micore.registry import Registry
 from micore.runtime import Runtime
-from micore.training import measure
+from micore.utility import measure
 from micore.versions import versions
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")

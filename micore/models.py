@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -13,7 +13,7 @@ from micore.contracts import Defense, Modality
 from micore.errors import ModelError, UsageError
 from micore.external import External, Respond, SourceRequest
 from micore.inputs import InputSpec
-from micore.registry import Registry
+from micore.registry import Entry, Registry
 from micore.runtime import Runtime
 from micore.specs import ANY, DefenseSpec
 from micore.target import AnswerForm, Target
@@ -29,20 +29,42 @@ def load_modality(registry: Registry, name: str) -> Modality:
 def load_defenses(registry: Registry, uses: Sequence[PluginUse], modality: str) -> list[Defense]:
     """Build defenses from their names and configs, in order.
 
-    Raises: UnknownNameError, ConfigError; UsageError for a defense of another modality or one named twice.
+    Raises: UnknownNameError, ConfigError; UsageError for a defense of another modality, one named twice, and two that
+    replace the same part.
     """
     names = [use.name for use in uses]
     if len(set(names)) != len(names):
         raise UsageError(f"a defense is named twice: {', '.join(names)}")
+    _check_claims(registry, names)
     defenses = []
     for use in uses:
         entry = registry.find("defense", use.name)
-        spec = entry.spec
-        if isinstance(spec, DefenseSpec) and spec.modality not in (ANY, modality):
-            raise UsageError(f"defense {use.name!r} is for modality {spec.modality}, not {modality}")
+        modality_of = defense_spec(entry).modality
+        if modality_of not in (ANY, modality):
+            raise UsageError(f"defense {use.name!r} is for modality {modality_of}, not {modality}")
         kind = registry.load(entry)
         defenses.append(kind(make_config(kind.Config, use.config, f"defense {use.name!r}")))
     return defenses
+
+
+def defense_spec(entry: Entry) -> DefenseSpec:
+    """Return an entry's spec as a defense's."""
+    if not isinstance(entry.spec, DefenseSpec):
+        raise TypeError(f"{entry.spec.name} is no defense")
+    return entry.spec
+
+
+def _check_claims(registry: Registry, names: Sequence[str]) -> None:
+    """Check that no part of the target is replaced by two defenses."""
+    claimed: dict[str, str] = {}
+    for name in names:
+        for claim in defense_spec(registry.find("defense", name)).claims:
+            if claim in claimed:
+                raise UsageError(
+                    f"defenses {claimed[claim]!r} and {name!r} exclude each other: both replace the target's {claim}",
+                    hint="name one of them",
+                )
+            claimed[claim] = name
 
 
 def build_network(
@@ -75,6 +97,8 @@ def restore_network(registry: Registry, bundle: Bundle) -> tuple[nn.Module, list
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ModelError(f"{bundle.source}: weights do not fit architecture {card.model.name!r}: {first}") from error
+    for use, defense in zip(card.defenses, defenses, strict=True):
+        defense.load_state(bundle.defense_state.get(use.name, {}))
     return module, defenses
 
 
@@ -110,12 +134,26 @@ def open_target(
 
     Raises: ModelError when it cannot be built.
     """
+    return open_guarded(
+        registry, loaded, access=access, ledger=ledger, runtime=runtime, modality=modality, form=form
+    )[0]  # fmt: skip
+
+
+def open_guarded(
+    registry: Registry, loaded: Bundle | External, *, access: Access, ledger: Ledger, runtime: Runtime,
+    modality: Modality, form: AnswerForm | None = None,
+) -> tuple[Target, Mapping[str, Defense]]:  # fmt: skip
+    """Put a target behind its threat model, and return its defenses by name: what they observe is no adversary's.
+
+    Raises: ModelError when it cannot be built.
+    """
     model, defenses = _model(registry, loaded)
     card = loaded.card
-    return Target(
+    target = Target(
         model, access=access, adapter=modality.adapter(card.input), input_spec=card.input, classes=card.classes,
         ledger=ledger, runtime=runtime, output_defenses=defenses, form=form,
     )  # fmt: skip
+    return target, dict(zip((use.name for use in card.defenses), defenses, strict=False))
 
 
 def _model(registry: Registry, loaded: Bundle | External) -> tuple[nn.Module | Respond, Sequence[Defense]]:

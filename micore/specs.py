@@ -18,7 +18,7 @@ TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 GOALS = ("class", "instance", "corpus", "prompt", "structure", "attribute")
 ROLES = ("classifier", "encoder", "language-model", "gnn", "prior", "evaluator")
-STAGES = ("data", "training", "inference")
+STAGES = ("data", "training", "inference", "monitoring")
 ANY = "any"
 
 
@@ -130,16 +130,22 @@ class AttackSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefenseSpec(Spec):
-    """A defense (`contracts.Defense`) and the stages at which it acts; ``modality`` may be any."""
+    """A defense (`contracts.Defense`) and the stages at which it acts; ``modality`` may be any.
+
+    ``claims``: parts that it replaces and no other defense may: ``"head"``, ``"task-loss"``, ``"batches"``... Two
+    defenses that claim the same part exclude each other.
+    """
 
     kind: ClassVar[str] = "defense"
     modality: str = ANY
     stages: tuple[str, ...]
+    claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         _require(bool(self.stages), self, "stages must not be empty")
         _require_subset(self.stages, STAGES, self, "stages")
+        _require(all(NAME.fullmatch(claim) for claim in self.claims), self, f"claims {self.claims} must be like 'head'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,9 +175,20 @@ def _answering(
         scores = respond(adapter(samples))
         for defense in defenses:
             scores = defense.adapt_output(scores, samples)
+        _show_watchers(defenses, scores, samples, ledger)
         return scores
 
     return answer
+
+
+def _show_watchers(defenses: Sequence[Defense], scores: Tensor, samples: Samples, ledger: Ledger) -> None:
+    """Show those that watch what was asked and answered, without the rows that only fill a batch up."""
+    watchers = [defense for defense in defenses if type(defense).observe is not Defense.observe]
+    if watchers:
+        real = [row for row, asked in enumerate(ledger.is_real(len(scores))) if asked]
+        for defense in watchers:
+            asked_for = samples[real] if isinstance(samples, Tensor) else [samples[row] for row in real]
+            defense.observe(scores[real], asked_for)
 
 
 def _in_memory(module: nn.Module) -> Respond:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
 
 from micore.artifacts import Bundle, Card, PluginUse
-from micore.contracts import Dataset, Samples, Split
+from micore.contracts import Dataset, Split
 from micore.data import DataRequest, describe
-from micore.errors import DataError, ModelError
+from micore.defending import configured, defense_facts, defense_states, fit_defenses, labelled_public
+from micore.errors import ModelError
 from micore.files import digest
 from micore.home import cache
-from micore.kit.training import Trainer, TrainingConfig, accuracy, predict
+from micore.kit.training import Trainer, TrainingConfig, set_aside
 from micore.models import build_network, load_defenses, load_modality
 from micore.registry import Registry
 from micore.runtime import Checkpoints, Runtime
+from micore.utility import measure
 from micore.versions import versions
 
 
@@ -79,12 +78,20 @@ def train_on(
     with runtime.seeded(role, "parameters"):
         module = build_network(registry, model, len(classes), dataset.input, loaded)
     adapter = modality.adapter(dataset.input)
+    trained, validation = set_aside(split, training.validation, runtime.rng(role, "validation"))
     trainer = Trainer(
-        module, split, config=training, adapter=adapter, augment=modality.augment, runtime=runtime,
-        defenses=loaded, purpose=role,
+        module, trained, config=training, adapter=adapter, augment=modality.augment, runtime=runtime,
+        defenses=loaded, purpose=role, n_classes=len(classes), validation=validation,
+        public=labelled_public(dataset) if loaded else None,
     )  # fmt: skip
     trainer.fit()
-    metrics = measure(trainer.module, adapter, dataset, split, runtime)
+    fit_defenses(
+        loaded, trainer.module, adapter=adapter, reference=validation or trained, fresh=validation is not None,
+        dataset=dataset, runtime=runtime,
+    )  # fmt: skip
+    metrics = measure(trainer.module, adapter, dataset, trained, runtime, loaded)
+    if validation is not None:
+        metrics["epoch"] = trainer.kept_epoch
     bundle = Bundle(
         card=Card(
             role=role,
@@ -93,17 +100,15 @@ def train_on(
             input=dataset.input,
             classes=tuple(classes),
             data=describe(data, dataset),
-            defenses=tuple(
-                PluginUse(name=use.name, config=defense.config.model_dump())
-                for use, defense in zip(defenses, loaded, strict=True)
-            ),
+            defenses=configured(defenses, loaded),
             training={**training.model_dump(), "seconds": round(time.monotonic() - started, 2)},
-            metrics=metrics,
+            metrics={**metrics, **defense_facts(defenses, loaded)},
             seed=runtime.seed,
             versions=versions(),
         ),
         weights={name: tensor.detach().cpu() for name, tensor in trainer.module.state_dict().items()},
         source=str(output or ""),
+        defense_state=defense_states(defenses, loaded),
     )
     if output is not None:
         bundle.save(output)
@@ -119,24 +124,3 @@ def _checkpoints(
     settings = [runtime.seed, runtime.precision, runtime.device.type, role]
     key = digest(dataset.fingerprint, uses, training.model_dump(), settings)
     return Checkpoints(cache() / "training" / f"{key}.safetensors", runtime.checkpoints.interval_s)
-
-
-def measure(
-    module: nn.Module, adapter: Callable[[Samples], Tensor], dataset: Dataset, split: Split, runtime: Runtime
-) -> dict[str, Any]:
-    """Measure accuracy on the training split and on held-out private data."""
-    found: dict[str, Any] = {}
-    for name, part in (("train", split), ("holdout", _holdout(dataset))):
-        if part is None or part.labels is None or len(part) == 0:
-            continue
-        logits = predict(module, part.take, len(part), adapter, runtime)
-        found[f"{name}_accuracy"] = accuracy(logits, part.labels)
-        found[f"{name}_samples"] = len(part)
-    return found
-
-
-def _holdout(dataset: Dataset) -> Split | None:
-    try:
-        return dataset.split("holdout")
-    except DataError:
-        return None

@@ -18,6 +18,7 @@ from micore.errors import UnknownNameError
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("micore.cli.quickstart:command", "Attack a small model from start to report, on a CPU."),
     "train": ("micore.cli.train:command", "Train a target model, with or without defenses."),
+    "defend": ("micore.cli.defend:command", "Add defenses of its answers to a finished target."),
     "attack": ("micore.cli.attack:command", "Attack a target and judge what was recovered."),
     "evaluate": ("micore.cli.evaluate:command", "Judge a run again, or with other evaluators."),
     "report": ("micore.cli.report:command", "Write a run's report as HTML, Markdown or JSON."),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from micore.contracts import Config, Defense, Samples, Split
 from micore.errors import ModelError
-from micore.runtime import Runtime
+from micore.runtime import Random, Runtime
 
 
 class TrainingConfig(Config):
@@ -30,6 +31,71 @@ class TrainingConfig(Config):
         "medium", description="random changes of the samples; strong also erases parts"
     )
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm; none when empty")
+    validation: float = Field(
+        0.0, ge=0, lt=0.5,
+        description="share of the private samples kept aside to choose the epoch that is kept; 0: the last one",
+    )  # fmt: skip
+
+
+Sampler = Callable[[Tensor, int, Random], Sequence[Tensor]]
+"""(labels (N,), batch size, random stream) -> the rows of each batch of an epoch, on the CPU."""
+
+
+def shuffled(labels: Tensor, batch_size: int, rng: Random) -> Sequence[Tensor]:
+    """Return all rows in a random order, in batches; one that is left over alone is left out."""
+    batches = rng.permutation(len(labels)).split(batch_size)
+    return [rows for rows in batches if len(rows) > 1 or len(labels) == 1]  # batch normalisation needs two
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """Some rows of a split; its labels count from ``first_label`` of the whole."""
+
+    whole: Split
+    rows: Tensor
+    first_label: int = 0
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Class of each sample, int64 (N,), or None."""
+        return None if self.whole.labels is None else self.whole.labels[self.rows] - self.first_label
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.rows)
+
+    def take(self, indices: Sequence[int] | Tensor) -> Samples:
+        """Return these samples of the part."""
+        return self.whole.take(self.rows[torch.as_tensor(indices)])
+
+
+def set_aside(split: Split, share: float, rng: Random) -> tuple[Split, Split | None]:
+    """Divide a labelled split into what is trained on and a share of each class, at least one sample, to validate on.
+
+    With a share of 0 everything is trained on. Raises: ModelError for classes of one sample.
+    """
+    if share == 0:
+        return split, None
+    labels = _labels(split)
+    order = rng.permutation(len(labels))
+    kept, aside = [], []
+    for label in labels.unique():
+        rows = order[labels[order] == label]
+        n = max(1, round(share * len(rows)))
+        if n == len(rows):
+            raise ModelError(
+                f"class {int(label)} has one sample: nothing is left to validate on", hint="-p validation=0"
+            )
+        aside.append(rows[:n])
+        kept.append(rows[n:])
+    parts = [torch.cat(rows).sort().values for rows in (kept, aside)]
+    return PartOf(split, parts[0]), PartOf(split, parts[1])
+
+
+def _labels(split: Split) -> Tensor:
+    if split.labels is None:
+        raise ModelError("training needs labels, and this split has none")
+    return split.labels
 
 
 class TrainingBatch:
@@ -58,7 +124,10 @@ class Trainer:
     """Trains a classifier on one split.
 
     Each epoch has its own random streams, so a training that was killed goes on bit for bit from
-    the last saved epoch. Defenses may replace ``optimizer`` and ``scheduler``.
+    the last saved epoch. Defenses may replace ``optimizer``, ``scheduler`` and ``sampler``.
+
+    validation: where the best epoch is looked for, which is then kept; None: the last is. public: labelled samples
+    that are not private, for defenses that pre-train; its labels begin with 0.
     """
 
     def __init__(
@@ -72,24 +141,33 @@ class Trainer:
         runtime: Runtime,
         defenses: Sequence[Defense] = (),
         purpose: str = "train",
+        n_classes: int | None = None,
+        validation: Split | None = None,
+        public: Split | None = None,
     ) -> None:
         self.config = config
         self.runtime = runtime
         self.defenses = tuple(defenses)
         self.module = runtime.place(module)
-        self._purpose = purpose
-        self._adapter = adapter
-        self._augment = augment
+        self.purpose = purpose
+        self.adapter = adapter
+        self.augment = augment
         self.split = split
+        self.n_classes = int(_labels(split).max()) + 1 if n_classes is None else n_classes
+        self.validation = validation
+        self.public = public
+        self.sampler: Sampler = shuffled
+        self._best: Mapping[str, Any] = {"accuracy": -1.0, "epoch": 0, "module": {}}
         for defense in self.defenses:
             self.split = defense.adapt_data(self.split)
         self.steps_per_epoch = max(1, -(-len(self.split) // config.batch_size))
-        self.optimizer = self._make_optimizer()
-        self.scheduler = self._make_scheduler()
+        self.optimizer = self.make_optimizer()
+        self.scheduler = self.make_scheduler()
         for defense in self.defenses:
             defense.adapt_training(self)
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return the configured optimiser of all parameters that are trained."""
         config = self.config
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         if config.optimizer == "adam":
@@ -99,7 +177,8 @@ class Trainer:
             weight_decay=config.weight_decay,
         )  # fmt: skip
 
-    def _make_scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
+    def make_scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the configured schedule of the current optimiser."""
         if self.config.schedule == "constant":
             return torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
         return torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.config.epochs * self.steps_per_epoch)
@@ -110,41 +189,66 @@ class Trainer:
         Raises: ModelError when the loss stops being finite.
         """
         first = self._resume()
+        if first == 0:
+            with self.runtime.seeded(self.purpose, "begin"):
+                for defense in self.defenses:
+                    defense.begin(self)
         with self.runtime.progress.track("training", self.config.epochs) as report:
             for epoch in range(first, self.config.epochs):
-                with self.runtime.seeded(self._purpose, epoch):
+                with self.runtime.seeded(self.purpose, epoch):
                     self._epoch(epoch)
+                self._validate(epoch)
                 report(epoch + 1)
                 self.runtime.checkpoints.offer(partial(self._state, epoch + 1))
+        if self.validation is not None:
+            self.module.load_state_dict(self._best["module"])
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose model is kept, counted from 1."""
+        return self.config.epochs if self.validation is None else int(self._best["epoch"])
 
     def _epoch(self, epoch: int) -> None:
         self.module.train()
         total = torch.zeros((), device=self.runtime.device)
-        for inputs, labels in self._batches(epoch):
-            batch = TrainingBatch(self.module, inputs, labels, epoch, self.config.epochs)
-            self.optimizer.zero_grad(set_to_none=True)
-            with self.runtime.autocast():
-                loss = self.loss(batch)
-            loss.backward()
-            if self.config.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
-            self.optimizer.step()
-            self.scheduler.step()
-            total += loss.detach()
+        for inputs, labels in self.batches(epoch):
+            total += self.step(TrainingBatch(self.module, inputs, labels, epoch, self.config.epochs))
         if not torch.isfinite(total):
             raise ModelError(f"training diverged in epoch {epoch + 1}", hint="lower -p learning_rate")
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.split.labels is None:
-            raise ModelError("training needs labels, and this split has none")
-        order = self.runtime.rng(self._purpose, "order", epoch).permutation(len(self.split))
-        stream = self.runtime.rng(self._purpose, "augment", epoch)
-        for indices in order.split(self.config.batch_size):
-            if len(indices) == 1 and len(order) > 1:
-                continue  # batch normalisation cannot use a batch of one
+    def step(self, batch: TrainingBatch) -> Tensor:
+        """Take one step; return its loss, without gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.runtime.autocast():
+            for defense in self.defenses:
+                batch.inputs = defense.adapt_inputs(batch.inputs, batch.labels)
+            loss = self.loss(batch)
+        loss.backward()
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        return loss.detach()
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and labels of each step of an epoch, on the device; augmented, not yet adapted."""
+        all_labels = _labels(self.split)
+        stream = self.runtime.rng(self.purpose, "augment", epoch)
+        for indices in self.sampler(all_labels, self.config.batch_size, self.runtime.rng(self.purpose, "order", epoch)):
             samples = self.split.take(indices).to(self.runtime.device)
-            changed = self._augment(samples, self.config.augment, stream)
-            yield self._adapter(changed), self.split.labels[indices].to(self.runtime.device)
+            changed = self.augment(samples, self.config.augment, stream)
+            yield self.adapter(changed), all_labels[indices].to(self.runtime.device)
+
+    def _validate(self, epoch: int) -> None:
+        """Remember this epoch's model if it is the best so far on the samples kept aside; of equals the later one."""
+        part = self.validation
+        last = epoch + 1 == self.config.epochs
+        if part is None or not (last or all(item.is_complete(epoch, self.config.epochs) for item in self.defenses)):
+            return
+        found = accuracy(predict(self.module, part.take, len(part), self.adapter, self.runtime), _labels(part))
+        if found >= self._best["accuracy"]:
+            weights = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+            self._best = {"accuracy": found, "epoch": epoch + 1, "module": weights}
 
     def loss(self, batch: TrainingBatch) -> Tensor:
         """Return the loss of one batch: cross-entropy, as changed by the defenses in order."""
@@ -163,6 +267,8 @@ class Trainer:
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "best": self._best,
+            "defenses": [defense.training_state() for defense in self.defenses],
         }
 
     def _resume(self) -> int:
@@ -172,6 +278,9 @@ class Trainer:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        self._best = state["best"]
+        for defense, kept in zip(self.defenses, state["defenses"], strict=True):
+            defense.resume(kept)
         return int(state["epoch"])
 
 

@@ -277,10 +277,20 @@ def _close(session: Session, run: Run, status: str, note: str | None = None) -> 
         status=status, finished=now(), cases=cases, ledger=_ledger(run, rows), stopped=None, error=None,
         hardware={**run.manifest["hardware"], "tile": min(found)},
         access={"granted": session.target.access.label, "used": used.label if used else None},
-        overlap=dict(session.modality.overlap(session.dataset)),
+        overlap=dict(session.modality.overlap(session.dataset)), monitors=_monitors(session, run),
         notes=[*run.manifest["notes"], *_tile_notes(found), *([note] if note else [])],
     )  # fmt: skip
     write_report(run, session.modality, session.dataset)
+
+
+def _monitors(session: Session, run: Run) -> dict[str, list[Row]]:
+    """Add what defenses observed in this sitting, of the first rank's queries, to what they did in earlier ones."""
+    found: dict[str, list[Row]] = dict(run.manifest.get("monitors", {}))
+    for name, defense in session.defenses.items():
+        findings = dict(defense.findings())
+        if findings:
+            found[name] = [*found.get(name, []), findings]
+    return found
 
 
 def _tile_notes(found: AbstractSet[int]) -> list[str]:

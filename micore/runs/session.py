@@ -8,12 +8,12 @@ from typing import Any
 
 from micore.artifacts import Bundle, Card
 from micore.attacks import build_attack, preparer
-from micore.contracts import Attack, Case, Dataset, Evaluator, Modality, Split
+from micore.contracts import Attack, Case, Dataset, Defense, Evaluator, Modality, Split
 from micore.data import DataRequest, describe
 from micore.errors import AccessDenied, ModelError, RunError, UsageError
 from micore.external import External, SourceRequest
 from micore.home import cache
-from micore.models import is_external, load_modality, load_target, open_target
+from micore.models import is_external, load_modality, load_target, open_guarded
 from micore.registry import Entry, Registry
 from micore.runs.evaluation import chosen_evaluators
 from micore.runs.judges import given_model
@@ -53,6 +53,7 @@ class Session:
     modality: Modality
     cases: Sequence[Case]
     target: Target
+    defenses: Mapping[str, Defense]
     runtime: Runtime
     evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]]
 
@@ -109,13 +110,13 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
         raise UsageError(f"attack {spec.name!r} needs public data; data set {dataset.name!r} has none")
     if request.evaluator_model is not None:
         given_model(request.evaluator_model, dataset, loaded)
-    target = open_target(
+    target, defenses = open_guarded(
         registry, loaded, access=granted, ledger=Ledger(budget=request.budget), runtime=runtime, modality=modality,
         form=request.form,
     )  # fmt: skip
     return Session(
         registry=registry, request=request, entry=entry, attack=attack, loaded=loaded, dataset=dataset,
-        modality=modality, cases=cases, target=target, runtime=runtime, evaluators=evaluators,
+        modality=modality, cases=cases, target=target, defenses=defenses, runtime=runtime, evaluators=evaluators,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from typing import Any
 
@@ -11,19 +12,22 @@ from torch.nn import functional
 
 from micore.artifacts import Bundle
 from micore.contracts import Defense
-from micore.kit.training import Trainer, TrainingBatch
+from micore.defending import fit_defenses
+from micore.kit.training import Trainer, TrainingBatch, accuracy
 from micore.runtime import Runtime
 from micore.testing.bench import Bench
 from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS
 from micore.testing.counting import differences, global_streams, same, scrambled
 from micore.testing.devices import pretend_accelerator
-from micore.testing.lab import holdout_accuracy, train_setting
+from micore.testing.lab import train_setting
 from micore.testing.report import Check, require, skip
+from micore.utility import answers
 
 STAGE_HOOKS = {
-    "data": ("adapt_data",),
-    "training": ("adapt_model", "training_loss", "adapt_training"),
+    "data": ("adapt_data", "adapt_inputs"),
+    "training": ("adapt_model", "adapt_training", "begin", "training_loss"),
     "inference": ("adapt_output",),
+    "monitoring": ("observe",),
 }
 
 
@@ -33,6 +37,15 @@ class DefenseBench(Bench):
     def defense(self) -> Any:
         """Return a fresh defense."""
         return self.kind(self.config)
+
+    def fitted(self) -> Any:
+        """Return a defense that was fitted to the undefended target."""
+        defense, setting, runtime = self.defense(), self.setting, self.runtime()
+        fit_defenses(
+            [defense], self.plain, adapter=self.modality.adapter(setting.dataset.input),
+            reference=setting.dataset.split("private"), fresh=False, dataset=setting.dataset, runtime=runtime,
+        )  # fmt: skip
+        return defense
 
     def train(self, *defenses: Any, runtime: Runtime | None = None, **changes: Any) -> tuple[Trainer, Bundle]:
         """Train the toy target with these defenses."""
@@ -117,10 +130,13 @@ def training_loss_gives_gradients(bench: DefenseBench) -> None:
 
 def model_stays_useful(bench: DefenseBench) -> str:
     """A defense that destroys the model protects nothing that anyone wants."""
-    chance = 1 / len(bench.setting.dataset.classes)
+    setting, split = bench.setting, bench.setting.dataset.split("holdout")
+    chance = 1 / len(setting.dataset.classes)
+    labels = split.labels if split.labels is not None else torch.zeros(0)
+    adapter = bench.modality.adapter(setting.dataset.input)
     plain, defended = (
-        holdout_accuracy(bench.setting, bench.modality, module, bench.runtime())
-        for module in (bench.plain, bench.trained.module)
+        accuracy(answers(module, adapter, split, bench.runtime(), guards), labels)
+        for module, guards in ((bench.plain, ()), (bench.trained.module, [bench.fitted()]))
     )
     facts = f"accuracy {defended:.2f}, undefended {plain:.2f}, chance {chance:.2f}"
     require(defended >= (chance + plain) / 2, facts)
@@ -145,7 +161,7 @@ def answers_are_probabilities(bench: DefenseBench) -> None:
     """Adversaries and users read the scores as class probabilities."""
     scores, samples = bench.answers()
     kept = scores.clone()
-    given = bench.defense().adapt_output(scores, samples)
+    given = bench.fitted().adapt_output(scores, samples)
     require(tuple(given.shape) == tuple(kept.shape), f"scores {tuple(kept.shape)} became {tuple(given.shape)}")
     require(bool(torch.isfinite(given).all()) and bool((given >= 0).all()), "scores are negative or not finite")
     worst = float((given.sum(dim=1) - 1).abs().max())
@@ -156,9 +172,22 @@ def answers_are_probabilities(bench: DefenseBench) -> None:
 def answer_depends_on_the_sample_only(bench: DefenseBench) -> None:
     """An answer that depends on the other samples makes results depend on the batch."""
     scores, samples = bench.answers()
-    together = bench.defense().adapt_output(scores.clone(), samples)
-    alone = bench.defense().adapt_output(scores[1:2].clone(), samples[1:2])
+    defense = bench.fitted()
+    together = defense.adapt_output(scores.clone(), samples)
+    alone = defense.adapt_output(scores[1:2].clone(), samples[1:2])
     require(torch.allclose(together[1:2], alone, atol=1e-5), "a sample gets another answer when it is asked alone")
+
+
+def state_is_all_there_is(bench: DefenseBench) -> None:
+    """A bundle keeps what `state` gives: a defense that is loaded must answer as the one that was fitted."""
+    fitted, loaded = bench.fitted(), bench.defense()
+    state = {name: tensor.clone() for name, tensor in fitted.state().items()}
+    require(not [name for name in state if "/" in name], "names in `state` must have no slash")
+    loaded.load_state(state)
+    scores, samples = bench.answers()
+    given, again = (defense.adapt_output(scores.clone(), samples) for defense in (fitted, loaded))
+    require(torch.equal(given, again), "a defense that took back its state answers differently")
+    json.dumps(dict(fitted.facts()))  # cards are JSON
 
 
 def weights_fit_a_rebuilt_model(bench: DefenseBench) -> None:
@@ -188,7 +217,9 @@ def devices_are_not_mixed(bench: DefenseBench) -> None:
     scores, samples = bench.answers()
     with pretend_accelerator() as device:
         bench.train(bench.defense(), runtime=bench.runtime(device=device), epochs=2)
-        bench.defense().adapt_output(scores.to(device), samples.to(device))
+        defense = bench.fitted()
+        defense.load_state(dict(defense.state()))
+        defense.adapt_output(scores.to(device), samples.to(device))
 
 
 def inference_is_switched_on(bench: DefenseBench) -> None:
@@ -196,8 +227,20 @@ def inference_is_switched_on(bench: DefenseBench) -> None:
     if "inference" not in bench.spec.stages:
         skip("not an inference-time defense")
     scores, samples = bench.answers()
-    given = bench.defense().adapt_output(scores.clone(), samples)
+    given = bench.fitted().adapt_output(scores.clone(), samples)
     require(not torch.equal(given, scores), "the scores are those of the undefended model")
+
+
+def watching_changes_nothing(bench: DefenseBench) -> None:
+    """A monitor sees every answer; what it tells must be JSON, and must have been seen."""
+    if "monitoring" not in bench.spec.stages:
+        skip("not a monitor")
+    defense, (scores, samples) = bench.fitted(), bench.answers()
+    kept = scores.clone()
+    defense.observe(scores, samples)
+    require(same(scores, kept), "the scores were changed in place")
+    require(bool(defense.findings()), "it has no findings after queries were asked")
+    json.dumps(dict(defense.findings()))
 
 
 DEFENSE_CHECKS: tuple[Check, ...] = (
@@ -212,6 +255,8 @@ DEFENSE_CHECKS: tuple[Check, ...] = (
     answers_are_probabilities,
     answer_depends_on_the_sample_only,
     inference_is_switched_on,
+    state_is_all_there_is,
+    watching_changes_nothing,
     weights_fit_a_rebuilt_model,
     devices_are_not_mixed,
 )

@@ -11,6 +11,7 @@ from torch import nn
 
 from micore.artifacts import Bundle, Card, PluginUse
 from micore.contracts import Case, Defense, EvaluatorModel, Modality, ModelBuilder, Split
+from micore.defending import labelled_public
 from micore.inputs import InputSpec
 from micore.kit.training import Trainer, accuracy, predict
 from micore.registry import Registry
@@ -109,7 +110,8 @@ def train_setting(
         module = _built(builder, use, len(classes), spec, defenses)
     trainer = Trainer(
         module, split, config=config, adapter=modality.adapter(spec), augment=modality.augment,
-        runtime=runtime, defenses=defenses, purpose=role,
+        runtime=runtime, defenses=defenses, purpose=role, n_classes=len(classes),
+        public=labelled_public(setting.dataset) if defenses else None,
     )  # fmt: skip
     trainer.fit()
     card = Card(

@@ -176,11 +176,11 @@ def test_logits_are_computed_once_and_in_float32():
 
 def test_every_sample_is_seen_once_an_epoch_except_a_batch_of_one():
     made = trainer(CONFIG.model_copy(update={"augment": "none"}))
-    seen = torch.cat([labels for _, labels in made._batches(0)])
+    seen = torch.cat([labels for _, labels in made.batches(0)])
     assert len(seen) == 15, "16 samples in batches of 5 leave one over, which batch normalisation cannot use"
     single = trainer(split=ToySplit(SPLIT.samples[:1], SPLIT.labels[:1]))
-    assert len(list(single._batches(0))) == 1
-    orders = [torch.cat([inputs for inputs, _ in made._batches(epoch)]) for epoch in (0, 1, 0)]
+    assert len(list(single.batches(0))) == 1
+    orders = [torch.cat([inputs for inputs, _ in made.batches(epoch)]) for epoch in (0, 1, 0)]
     assert not torch.equal(orders[0], orders[1])
     assert torch.equal(orders[0], orders[2])
 
