@@ -96,7 +96,7 @@ def _opened(registry: Registry, bundle: Bundle, data: DataRequest | None) -> Dat
     dataset = (data or DataRequest.from_dict(card.data)).open(registry)
     if tuple(dataset.classes) != tuple(card.classes):
         raise ModelError(
-            f"the target has {len(card.classes)} classes; data set {dataset.name!r} has {len(dataset.classes)}, or others",
+            f"the target's {len(card.classes)} classes are not the {len(dataset.classes)} of data set {dataset.name!r}",
             hint="give the data set and options that the target was trained on",
         )
     return dataset

@@ -53,7 +53,7 @@ class Defense:
     """Base of defenses: each method is a hook that leaves things as they are; several compose.
 
     In the order of a training: `adapt_model`, `adapt_data`, `adapt_training`, `begin`, then for each batch
-    `adapt_inputs` and `training_loss`, and `fit` at the end. `adapt_output` and `observe` belong to the target's answers.
+    `adapt_inputs` and `training_loss`, and `fit` at the end. `adapt_output` and `observe` belong to the answers.
     """
 
     Config: ClassVar[type[Config]] = NoConfig
@@ -84,7 +84,7 @@ class Defense:
         """Work before the first epoch, such as a pre-training; not repeated when a training goes on."""
 
     def adapt_inputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Change the model's input (B, ...) of one training step, at random from the global generators, which are seeded."""
+        """Change the model's input (B, ...) of one training step; the global generators are seeded around it."""
         return inputs
 
     def training_loss(self, module: nn.Module, batch: TrainingBatch, task_loss: Callable[[], Tensor]) -> Tensor:
