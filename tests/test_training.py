@@ -43,7 +43,10 @@ def test_the_card_says_all(plugins, monkeypatch):
     assert card.data["options"] == toys.SMALL
     assert card.training["epochs"] == 2
     assert card.training["seconds"] >= 0
-    assert card.metrics.keys() == {"train_accuracy", "train_samples", "holdout_accuracy", "holdout_samples"}
+    assert card.metrics.keys() == {
+        "train_accuracy", "train_samples", "holdout_accuracy", "holdout_samples", "holdout_calibration_error",
+        "holdout_score_change",
+    }  # fmt: skip
     assert (card.metrics["train_samples"], card.metrics["holdout_samples"]) == (24, 32)
     assert "torch" in card.versions
 
@@ -86,7 +89,9 @@ def test_unlabelled_parts_are_not_measured(plugins):
     unlabelled = ToySplit(dataset.split("private").samples)
     adapter = ToyModality().adapter(dataset.input)
     found = measure(network, adapter, dataset, unlabelled, Runtime.create("cpu"))
-    assert found.keys() == {"holdout_accuracy", "holdout_samples"}
+    assert found.keys() == {
+        "holdout_accuracy", "holdout_samples", "holdout_calibration_error", "holdout_score_change",
+    }  # fmt: skip
 
 
 def module_of(plugins, bundle):

@@ -11,7 +11,7 @@ from micore.configs import make_config
 from micore.contracts import Defense, NoConfig
 from micore.errors import ConfigError, ModelError
 from micore.inputs import InputSpec
-from micore.kit.training import Trainer, TrainingBatch, TrainingConfig, accuracy, predict
+from micore.kit.training import Trainer, TrainingBatch, TrainingConfig, accuracy, predict, set_aside
 from micore.runtime import Checkpoints, Random, Runtime
 from micore.testing.devices import pretend_accelerator
 from micore.testing.toys import ToyAdapter, ToyModality, ToySplit, planted
@@ -246,3 +246,132 @@ def test_predict_and_accuracy():
 def test_settings_are_checked(values):
     with pytest.raises(ConfigError, match="training"):
         make_config(TrainingConfig, values, "training")
+
+
+# the epoch that is kept ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.4])
+def test_a_share_of_every_class_is_set_aside(share):
+    kept, aside = set_aside(SPLIT, share, Random(1))
+    assert aside is not None
+    assert kept.labels is not None
+    assert aside.labels is not None
+    assert aside.labels.bincount().tolist() == [max(1, round(4 * share))] * 4
+    assert len(kept) + len(aside) == len(SPLIT)
+    together = torch.cat([kept.take(range(len(kept))), aside.take(range(len(aside)))])
+    assert sorted(together.flatten(1).sum(1).tolist()) == sorted(SPLIT.samples.flatten(1).sum(1).tolist())
+    again = set_aside(SPLIT, share, Random(1))[1]
+    assert again is not None
+    assert torch.equal(again.take([0]), aside.take([0]))
+
+
+def test_nothing_is_set_aside_of_a_class_of_one():
+    assert set_aside(SPLIT, 0, Random(1)) == (SPLIT, None)
+    with pytest.raises(ModelError, match="class 1 has one sample"):
+        set_aside(ToySplit(SPLIT.samples[:3], torch.tensor([0, 0, 1])), 0.2, Random(1))
+
+
+def kept_aside(**changes) -> Trainer:
+    part, validation = set_aside(SPLIT, 0.25, Random(1))
+    return trainer(CONFIG.model_copy(update={"epochs": 8}), split=part, validation=validation, **changes)
+
+
+def watched(made: Trainer) -> list[tuple[float, list[torch.Tensor]]]:
+    """Train and return the accuracy on what was kept aside, and the weights, after each epoch."""
+    seen = []
+    original = made._validate
+
+    def validate(epoch: int) -> None:
+        original(epoch)
+        part = made.validation
+        assert part is not None
+        assert part.labels is not None
+        seen.append((accuracy(predict(made.module, part.take, len(part), ADAPTER, made.runtime), part.labels),
+                     weights(made)))  # fmt: skip
+
+    made._validate = validate
+    made.fit()
+    return seen
+
+
+def test_the_best_epoch_on_what_was_kept_aside_is_kept():
+    made = kept_aside()
+    seen = watched(made)
+    best = max(found for found, _ in seen)
+    assert min(found for found, _ in seen) < best, "no epoch differs: the test shows nothing"
+    assert seen[made.kept_epoch - 1][0] == best
+    assert all(found < best for found, _ in seen[made.kept_epoch :]), "of equals the later one"
+    assert equal(weights(made), seen[made.kept_epoch - 1][1])
+
+
+def test_keeping_aside_changes_no_epoch():
+    """The choice looks at what was kept aside, and the training does not."""
+    plain, chosen = kept_aside(), kept_aside()
+    plain.validation = None
+    plain.fit()
+    assert equal(watched(chosen)[-1][1], weights(plain))
+    assert plain.kept_epoch == 8
+
+
+class Late(Defense):
+    """Is complete in the last two epochs only."""
+
+    def is_complete(self, epoch: int, epochs: int) -> bool:
+        return epoch >= epochs - 2
+
+
+def test_an_epoch_before_the_defense_is_complete_is_not_kept():
+    assert kept_aside(defenses=[Late(NoConfig())]).kept_epoch == 0
+    made = kept_aside(defenses=[Late(NoConfig())])
+    made.fit()
+    assert made.kept_epoch in (7, 8)
+
+
+class Counting(Defense):
+    """Begins once, changes the inputs, and counts its steps in a state that must survive."""
+
+    steps = 0
+    begun = 0
+
+    def begin(self, trainer: Trainer) -> None:
+        self.begun += 1
+
+    def adapt_inputs(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        return inputs + 0.01 * self.steps * torch.randn_like(inputs)
+
+    def training_state(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def resume(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+
+
+def test_a_defense_goes_on_where_a_killed_training_stopped(tmp_path):
+    whole = kept_aside(defenses=[Counting(NoConfig())])
+    whole.fit()
+
+    class KilledError(Exception):
+        pass
+
+    class Stopping(Checkpoints):
+        def offer(self, state):
+            super().offer(state)
+            if state()["epoch"] == 5:
+                raise KilledError
+
+    path = tmp_path / "state"
+    with pytest.raises(KilledError):
+        kept_aside(
+            defenses=[Counting(NoConfig())], runtime=Runtime.create("cpu", seed=5, checkpoints=Stopping(path, 0))
+        ).fit()
+    counting = Counting(NoConfig())
+    going_on = kept_aside(
+        defenses=[counting], module=network(seed=9),
+        runtime=Runtime.create("cpu", seed=5, checkpoints=Checkpoints(path)),
+    )  # fmt: skip
+    going_on.fit()
+    assert equal(weights(going_on), weights(whole))
+    assert (counting.begun, counting.steps) == (0, whole.defenses[0].steps)
+    assert going_on.kept_epoch == whole.kept_epoch

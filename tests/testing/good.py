@@ -130,6 +130,12 @@ class GoodDefense(Defense):
         softer = scores ** (1 / self.config.temperature)
         return softer / softer.sum(dim=1, keepdim=True)
 
+    def observe(self, scores, inputs):
+        self.seen = getattr(self, "seen", 0) + len(inputs)
+
+    def findings(self):
+        return {"seen": self.seen} if hasattr(self, "seen") else {}
+
 
 class GoodEvaluatorConfig(Config):
     deviations: float = Field(2.0, gt=0, description="half width of the interval in standard errors")

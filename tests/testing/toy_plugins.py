@@ -21,7 +21,7 @@ SPECS: dict[str, tuple[type, Any, dict[str, Any]]] = {
         AttackSpec, good.GoodAttack,
         {"modality": "toy", "goal": "class", "access": Access.WHITE_BOX, "needs": ("public",)},
     ),
-    "defense": (DefenseSpec, good.GoodDefense, {"stages": ("training", "inference")}),
+    "defense": (DefenseSpec, good.GoodDefense, {"stages": ("training", "inference", "monitoring")}),
     "evaluator": (EvaluatorSpec, good.GoodEvaluator, {"modality": "toy", "goals": ("class",)}),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from toy_plugins import Collection
 from micore.testing.toys import ToySplit
 
 broken = Collection("defense")
-EVERYWHERE = ("data", "training", "inference")
+EVERYWHERE = ("data", "training", "inference", "monitoring")
 
 
 @broken("metadata-complete", says="paper")
@@ -19,7 +19,7 @@ class NoPaper(GoodDefense):
     """Smooth something."""
 
 
-@broken("stages-match-the-hooks", says="does not declare stage 'training'", stages=("inference",))
+@broken("stages-match-the-hooks", says="does not declare stage 'training'", stages=("inference", "monitoring"))
 class HidesTraining(GoodDefense):
     pass
 
@@ -110,6 +110,36 @@ class MixesBatch(GoodDefense):
 class ForgetsTemperature(GoodDefense):
     def adapt_output(self, scores, inputs):
         return scores
+
+
+@broken("state-is-all-there-is", says="answers differently")
+class ForgetsWhatItFitted(GoodDefense):
+    strength = 1.0
+
+    def fit(self, fitting):
+        self.strength = 2.0
+
+    def adapt_output(self, scores, inputs):
+        return super().adapt_output(scores**self.strength, inputs)
+
+
+@broken("state-is-all-there-is", says="no slash")
+class NamesByPath(GoodDefense):
+    def state(self):
+        return {"layer/weight": torch.zeros(1)}
+
+
+@broken("watching-changes-nothing", says="no findings")
+class SleepsOnDuty(GoodDefense):
+    def findings(self):
+        return {}
+
+
+@broken("watching-changes-nothing", says="in place")
+class SpoilsWhatItSees(GoodDefense):
+    def observe(self, scores, inputs):
+        super().observe(scores, inputs)
+        scores.zero_()
 
 
 class Shifted(nn.Module):
