@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 SIZE_INCHES = (6.0, 3.2)
+PANELS_ABREAST = 3
+MARKERS = ("o", "s", "^", "D")
 ORDERS = 20
 """The largest number of queries over the smallest from which an axis is logarithmic."""
 
@@ -113,6 +115,34 @@ def drawing(lines: Mapping[str, Sequence[Document]], unit: str, floor: float | N
     if floor is not None:
         axes.axhline(floor, linestyle="--", color="grey", label="floor")
     axes.legend()
+    return _svg(figure)
+
+
+def scatter(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], across: str, up: str
+) -> str | None:  # fmt: skip
+    """Draw panels side by side, each with lines through its points (x, y) by their name; None without matplotlib.
+
+    The lines of one name look alike in all panels.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    n_rows = -(-len(panels) // PANELS_ABREAST)
+    figure = Figure(figsize=(4.0 * min(len(panels), PANELS_ABREAST), 3.2 * n_rows + 1.4), layout="constrained")
+    drawn: dict[str, Any] = {}
+    for number, (title, lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(n_rows, min(len(panels), PANELS_ABREAST), number, xlabel=across, ylabel=up)
+        axes.set_title(title, fontsize="medium")
+        for name, points in lines.items():
+            style = names.index(name)
+            (drawn[name],) = axes.plot(
+                [x for x, _ in points], [y for _, y in points], marker=MARKERS[style // 10 % len(MARKERS)],
+                color=f"C{style % 10}", label=name,
+            )  # fmt: skip
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=5, fontsize="small")
     return _svg(figure)
 
 

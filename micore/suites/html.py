@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from micore import __version__, report
 from micore.suites import texts
-from micore.suites.curves import budget_tables
+from micore.suites.pages import drawn_tables
 
 
 def to_html(document: Mapping[str, Any]) -> str:
     """Render the document of a benchmark."""
-    return _template().render(bench=document, texts=texts, curves=budget_tables(document), version=__version__)
+    return _template().render(bench=document, texts=texts, curves=drawn_tables(document), version=__version__)
 
 
 @cache

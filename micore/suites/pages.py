@@ -11,6 +11,7 @@ from micore.errors import UsageError
 from micore.files import write_json, write_text
 from micore.report.markdown import escape
 from micore.suites.curves import budget_tables
+from micore.suites.matrix import matrix_tables
 from micore.suites.texts import (
     CAPTION,
     SEEDS_CAPTION,
@@ -40,13 +41,14 @@ def write_pages(place: Path, document: Document, page: Path | None = None) -> No
     write_text(place / "bench.html", to_html(document))
     if page is not None:
         pictures = _draw(page, document)
-        write_text(page, _with_part(page, document["name"], _part(document, pictures)))
+        part = _part(document, pictures, every_row=document["list_rows"])
+        write_text(page, _with_part(page, document["name"], part))
 
 
 def _draw(page: Path, document: Document) -> list[str]:
     """Write the curves beside a page; return their names."""
     names = []
-    for number, table in enumerate(budget_tables(document), start=1):
+    for number, table in enumerate(drawn_tables(document), start=1):
         if table["picture"] is not None:
             names.append(f"{page.stem}-{document['name']}-{number}.svg")
             write_text(page.parent / names[-1], table["picture"])
@@ -63,23 +65,31 @@ def to_markdown(document: Document) -> str:
     return f"# Benchmark {document['name']}\n\n{_part(document)}\n\n## Commands of the rows\n\n{commands}\n"
 
 
-def _part(document: Document, pictures: Sequence[str] = ()) -> str:
+def drawn_tables(document: Document) -> list[dict[str, Any]]:
+    """Return the tables that have a picture: recovery over budgets, and defenses beside each other."""
+    return [*budget_tables(document), *matrix_tables(document)]
+
+
+def _part(document: Document, pictures: Sequence[str] = (), *, every_row: bool = True) -> str:
     """Return the tables and the circumstances, without a heading. pictures: files with the curves, if there are any."""
-    return "\n\n".join(_blocks(document, pictures))
+    return "\n\n".join(_blocks(document, pictures, every_row=every_row))
 
 
-def _blocks(document: Document, pictures: Sequence[str]) -> Iterator[str]:
+def _blocks(document: Document, pictures: Sequence[str], *, every_row: bool) -> Iterator[str]:
     figures = document["columns"]
-    yield _table(row_columns(figures), (row_cells(row, figures, _figure) for row in document["rows"]))
-    yield CAPTION
+    if every_row:
+        yield _table(row_columns(figures), (row_cells(row, figures, _figure) for row in document["rows"]))
+        yield CAPTION
     if document["seeds"]:
         yield _table(seed_columns(figures), (seed_cells(row, figures) for row in document["seeds"]))
         yield SEEDS_CAPTION
-    for table, picture in zip_longest(budget_tables(document), pictures):
+    for table, picture in zip_longest(drawn_tables(document), pictures):
         yield f"**{escape(table['title'])}**"
         if picture:
             yield f"![{escape(table['title'])}]({picture})"
         yield _table(table["columns"], table["rows"])
+        if "legend" in table:
+            yield escape(table["legend"])
     failed = [f"- {escape(row['name'])}: {escape(status_text(row))}" for row in document["rows"] if row["error"]]
     if failed:
         yield "Rows that failed:\n\n" + "\n".join(failed)

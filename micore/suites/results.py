@@ -19,6 +19,9 @@ SCHEMA = "micore.bench/1"
 PLACE = Path("DIR")
 """Stands for the directory of the benchmark in commands that others repeat."""
 
+UTILITY = ("calibration_error", "score_change")
+"""What `micore.utility` measures on held-out data, besides accuracy."""
+
 Document = dict[str, Any]
 
 
@@ -33,6 +36,7 @@ def collect(
         "command": _bench_command(path, only, machine, plans),
         "asked": [plan.name for plan in select(plans, only)],
         "judges": suite.judges,
+        "list_rows": suite.list_rows,
         "columns": _columns(suite, rows),
         "rows": rows,
         "seeds": over_seeds(rows),
@@ -64,7 +68,7 @@ def _row(plan: RowPlan, place: Path, suite: Suite) -> Document:
     machine = Machine()
     found: Document = {
         "name": plan.name, "target": target, "defense": defense, "attack": attack, "seed": plan.target.seed,
-        "label": plan.attack.label, "budget": plan.budget,
+        "label": plan.attack.label, "budget": plan.budget, "family": plan.target.defense.family,
         "train_command": shown(train_arguments(plan.target, PLACE, machine)),
         "command": shown(attack_arguments(plan, PLACE, machine)),
         **_known(plan, place),
@@ -103,9 +107,9 @@ def _report(plan: RowPlan, place: Path) -> Document | None:
 
 def _nothing() -> Document:
     return {
-        "holdout_accuracy": None, "figures": [], "judges": [], "cases": None, "prepare_s": None,
-        "prepare_cached": None, "attack_s": None, "queries": None, "gradients": None, "peak_memory_bytes": None,
-        "hardware": None, "versions": {},
+        "holdout_accuracy": None, "utility": dict.fromkeys(UTILITY), "figures": [], "judges": [], "cases": None,
+        "prepare_s": None, "prepare_cached": None, "attack_s": None, "queries": None, "gradients": None,
+        "peak_memory_bytes": None, "hardware": None, "versions": {},
     }  # fmt: skip
 
 
@@ -116,6 +120,7 @@ def _results(report: Document, suite: Suite) -> Document:
     identities = [judge["identity"] for judge in judges]
     return {
         "holdout_accuracy": accuracy(report["target"]["metrics"], "holdout"),
+        "utility": {name: report["target"]["metrics"].get(f"holdout_{name}") for name in UTILITY},
         "figures": [_figure(row, identities, control) for row in report["results"]["rows"] if "attack" in row["cells"]],
         "judges": judges,
         "cases": {**report["cases"]["counts"], "total": report["cases"]["total"]},

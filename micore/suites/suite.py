@@ -58,6 +58,7 @@ class DefenseEntry(Entry):
 
     name: Name
     uses: Sequence[str] = Field((), description="defenses, NAME[:KEY=VALUE,...], in order")
+    family: Name | None = Field(None, description="entries of one family, in order, are one curve; none: on its own")
 
 
 class AttackEntry(Entry):
@@ -88,12 +89,17 @@ class AttackEntry(Entry):
 
 
 class Suite(Entry):
-    """A whole suite. figures: names of the measurements in the table, all with a direction when there are none."""
+    """A whole suite.
+
+    figures: names of the measurements in the table, all with a direction when there are none. list_rows: whether the
+    part of a page lists every row; ``bench.md`` and ``bench.html`` always do.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     seeds: Annotated[Sequence[int], Field(min_length=1)] = (0,)
     judges: int = Field(1, ge=1)
     figures: Sequence[str] = ()
+    list_rows: bool = True
     targets: Annotated[Sequence[TargetEntry], Field(min_length=1, alias="target")]
     defenses: Annotated[Sequence[DefenseEntry], Field(min_length=1, alias="defense")] = (DefenseEntry(name=UNDEFENDED),)
     attacks: Annotated[Sequence[AttackEntry], Field(min_length=1, alias="attack")]
