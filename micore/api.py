@@ -79,7 +79,7 @@ def defend(
     runtime = Runtime.create(device, precision, seed=seed, progress=progress or Progress())
     return _defend(
         registry, runtime, Bundle.load(Path(target)), defenses=[use(text) for text in defenses],
-        data=DataRequest.parse(data, data_options, data_root) if data else None,
+        data=DataRequest.parse(data, data_options, data_root) if data else None, data_root=data_root,
         output=Path(output) if output is not None else None,
     )  # fmt: skip
 
@@ -119,6 +119,7 @@ def attack(
         attack=PluginUse(name=plugin, config=dict(options or {})),
         model=str(model), preset=preset, choice=classes, evidence=evidence,
         data=DataRequest.parse(data, data_options, data_root) if data else None,
+        data_root=str(data_root) if data_root is not None else None,
         access=Access.parse(access) if access else None,
         budget=Budget(queries=budget_queries, seconds=budget_seconds), seed=seed, device=device, precision=precision,
         evaluators=None if evaluators is None else tuple(use(text) for text in evaluators),

@@ -45,6 +45,12 @@ class DataRequest:
             location = str(Path(location).absolute())  # a run is resumed from anywhere
         return cls(uri=f"{name}{separator}{location}", options=values)
 
+    def under(self, root: str | Path | None) -> DataRequest:
+        """Return the same request with another place for data sets that are not bundled; None changes nothing."""
+        if root is None:
+            return self
+        return DataRequest(uri=self.uri, options={**self.options, ROOT_OPTION: str(Path(root).absolute())})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {"uri": self.uri, "options": dict(self.options)}

@@ -32,12 +32,13 @@ def defend(
     *,
     defenses: Sequence[PluginUse],
     data: DataRequest | None = None,
+    data_root: str | Path | None = None,
     output: Path | None = None,
 ) -> Bundle:
     """Add defenses of answers to a finished target; return the bundle that carries them, behind those it has.
 
     They are fitted on the private samples that the training kept aside, or else on the training data, of the data set
-    that the card names or ``data``.
+    that the card names, looked for under ``data_root`` if that is given, or ``data``.
 
     Raises: UsageError for a defense that acts on the training; ModelError for data of other classes; DataError,
     ConfigError, UnknownNameError, StorageError.
@@ -45,7 +46,7 @@ def defend(
     card = bundle.card
     _require_afterwards(registry, defenses)
     added = load_defenses(registry, [*card.defenses, *defenses], card.modality)[len(card.defenses) :]
-    dataset = _opened(registry, bundle, data)
+    dataset = _opened(registry, bundle, data, data_root)
     modality = load_modality(registry, card.modality)
     adapter = modality.adapter(card.input)
     module, present = restore_network(registry, bundle)
@@ -88,12 +89,14 @@ def _require_afterwards(registry: Registry, defenses: Sequence[PluginUse]) -> No
             )
 
 
-def _opened(registry: Registry, bundle: Bundle, data: DataRequest | None) -> Dataset:
+def _opened(
+    registry: Registry, bundle: Bundle, data: DataRequest | None, data_root: str | Path | None
+) -> Dataset:
     """Open the data that the target was trained on, as the user names them or else as the card does."""
     card = bundle.card
     if data is None and "uri" not in card.data:
         raise UsageError(f"{bundle.source}: its card names no data set", hint="give --data")
-    dataset = (data or DataRequest.from_dict(card.data)).open(registry)
+    dataset = (data or DataRequest.from_dict(card.data).under(data_root)).open(registry)
     if tuple(dataset.classes) != tuple(card.classes):
         raise ModelError(
             f"the target's {len(card.classes)} classes are not the {len(dataset.classes)} of data set {dataset.name!r}",

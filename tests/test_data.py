@@ -60,3 +60,9 @@ def test_a_description_opens_the_same_data_again(plugins):
     assert facts["splits"] == {"private": 24, "public": 96}
     again = DataRequest.from_dict(facts).open(plugins)
     assert again.fingerprint == facts["fingerprint"]
+
+
+def test_another_root_changes_nothing_else():
+    request = DataRequest.parse("faces", {"size": 4}, "/here")
+    assert request.under(None) is request
+    assert request.under("/there") == DataRequest(uri="faces", options={"size": 4, ROOT_OPTION: "/there"})

@@ -51,7 +51,7 @@ def command(
     runtime = Runtime.create(device, precision, compiled=compiled, seed=seed, progress=app.progress())
     bundle = defend(
         app.registry, runtime, Bundle.load(target), defenses=uses(defenses),
-        data=data_request(data, data_root, data_options), output=output,
+        data=data_request(data, data_root, data_options), data_root=data_root, output=output,
     )  # fmt: skip
     if as_json:
         app.json(bundle.card.to_dict())

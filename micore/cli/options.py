@@ -150,6 +150,7 @@ def attack_request(options: Mapping[str, Any]) -> AttackRequest:
     return AttackRequest(
         attack=PluginUse(name=options["plugin"], config=parse_assignments(options["parameters"])),
         data=data_request(options["data"], options["data_root"], options["data_options"]),
+        data_root=options["data_root"],
         access=Access.parse(options["access"]) if options["access"] else None,
         budget=budget(options["budget_queries"], options["budget_seconds"]),
         evaluators=uses(options["evaluators"]) or None,

@@ -22,6 +22,7 @@ class AttackRequest:
     access: None grants the least that the attack needs; batch: cases between two checkpoints;
     model_options: of the source that opens a URI; form: what the target's interface shows of its scores;
     evaluators: None runs all that fit; evaluator_model: None trains one; judges: how many evaluator models.
+    data_root: where the target's own data lie, if ``data`` does not say it.
     """
 
     attack: PluginUse
@@ -43,6 +44,7 @@ class AttackRequest:
     judges: int = 1
     model_options: Mapping[str, Any] = field(default_factory=dict)
     form: AnswerForm = field(default_factory=AnswerForm)
+    data_root: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -66,6 +68,7 @@ class AttackRequest:
             "judges": self.judges,
             "model_options": dict(self.model_options),
             "form": self.form.to_dict(),
+            "data_root": self.data_root,
         }
 
     @classmethod
@@ -79,6 +82,7 @@ class AttackRequest:
             judges=data.get("judges", 1),
             model_options=data.get("model_options", {}),
             form=AnswerForm(**data.get("form", {})),
+            data_root=data.get("data_root"),
             evidence=data.get("evidence"),  # runs of before the goal `instance` have none
             data=DataRequest.from_dict(data["data"]) if data["data"] else None,
             access=Access.parse(data["access"]) if data["access"] else None,

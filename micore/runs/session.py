@@ -177,7 +177,7 @@ def _with_data(request: AttackRequest, card: Card) -> AttackRequest:
     trained_on = card.data
     if "uri" not in trained_on:
         return request
-    own = DataRequest.from_dict(trained_on)
+    own = DataRequest.from_dict(trained_on).under(request.data_root)
     if request.data is None:
         return replace(request, data=own)
     if request.data.uri == own.uri:

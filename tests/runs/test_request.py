@@ -18,7 +18,7 @@ FULL = AttackRequest(
     model_options={"timeout": 3}, form=AnswerForm(top_k=2),
     data=DataRequest(uri="grids", options={"size": 4}), choice="0-2", evidence="bottom",
     access=Access.WHITE_BOX, budget=Budget(queries=7, seconds=1.5), seed=9, device="cuda:1", precision="bf16",
-    compiled=True, batch=3, tile=5, judges=2,
+    compiled=True, batch=3, tile=5, judges=2, data_root="/data",
     evaluators=(PluginUse(name="mean"), PluginUse(name="judged", config={"x": 1})), evaluator_model="judge.safetensors",
 )  # fmt: skip
 

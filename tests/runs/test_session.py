@@ -132,3 +132,10 @@ def test_only_attacks_attack(plugins):
 def test_long_lists_of_classes_are_cut():
     assert _some(["a", "b"], 2) == "a, b"
     assert _some(["a", "b", "c"], 2) == "a, b, ..."
+
+
+def test_the_root_is_that_of_the_targets_own_data_too(opened, monkeypatch):
+    seen = []
+    monkeypatch.setattr(DataRequest, "under", lambda self, root: (seen.append(root), self)[1])  # grids lie nowhere
+    opened(data_root="/somewhere")
+    assert seen == ["/somewhere"]
