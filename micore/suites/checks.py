@@ -10,12 +10,13 @@ from micore.artifacts import PluginUse
 from micore.configs import make_config, parse_use, preset_config
 from micore.errors import MiError, RuntimeUnavailable, UsageError
 from micore.kit.training import TrainingConfig
+from micore.models import load_defenses
 from micore.registry import Registry
 from micore.runs.evaluation import chosen_evaluators
 from micore.runs.session import attack_spec
 from micore.runtime import PRECISIONS
 from micore.specs import ANY
-from micore.suites.suite import AttackEntry, DefenseEntry, Suite, TargetEntry
+from micore.suites.suite import AttackEntry, DefenseEntry, Suite, TargetEntry, asked
 from micore.threat import Access
 
 
@@ -29,7 +30,7 @@ def check_suite(registry: Registry, path: Path, suite: Suite) -> None:
             _check_target(registry, target)
     for defense in suite.defenses:
         with _told(path, "defense", defense.name):
-            _check_defense(registry, defense)
+            _check_defense(registry, suite, defense)
     for attack in suite.attacks:
         with _told(path, "attack", attack.label):
             _check_attack(registry, suite, attack)
@@ -51,11 +52,15 @@ def _check_target(registry: Registry, target: TargetEntry) -> None:
     _check_precision(target.precision)
 
 
-def _check_defense(registry: Registry, defense: DefenseEntry) -> None:
-    for text in defense.uses:
-        name, config = parse_use(text)
-        kind = registry.load(registry.find("defense", name))
-        make_config(kind.Config, config, f"defense {name!r}")
+def _check_defense(registry: Registry, suite: Suite, defense: DefenseEntry) -> None:
+    uses = [PluginUse(name=name, config=config) for name, config in map(parse_use, defense.uses)]
+    for target in suite.targets:
+        if asked(target.name, defense.targets):
+            load_defenses(registry, uses, _modality(registry, target))
+
+
+def _modality(registry: Registry, target: TargetEntry) -> str:
+    return str(registry.find("dataset", target.data.partition(":")[0]).spec.modality)  # type: ignore[attr-defined]
 
 
 def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None:
@@ -68,8 +73,8 @@ def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None
     uses = [PluginUse(name=name, config=config) for name, config in map(parse_use, attack.evaluators or ())]
     chosen_evaluators(registry, spec.modality, spec.goal, uses)
     for target in suite.targets:
-        if attack.targets is None or target.name in attack.targets:
-            modality = registry.find("dataset", target.data.partition(":")[0]).spec.modality  # type: ignore[attr-defined]
+        if asked(target.name, attack.targets):
+            modality = _modality(registry, target)
             if modality not in (spec.modality, ANY):
                 raise UsageError(
                     f"attack {spec.name!r} is for modality {spec.modality}; target {target.name!r} is {modality}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from micore.errors import UsageError
 from micore.files import safe_name
-from micore.suites.suite import AttackEntry, DefenseEntry, Suite, TargetEntry
+from micore.suites.suite import AttackEntry, DefenseEntry, Suite, TargetEntry, asked
 
 Settings = dict[str, Any]
 
@@ -106,18 +106,14 @@ def plan_rows(suite: Suite, arithmetic: Precision | None = None) -> list[RowPlan
 
 def _rows(suite: Suite, arithmetic: Precision) -> Iterator[RowPlan]:
     for target in suite.targets:
-        for defense in suite.defenses:
+        for defense in (entry for entry in suite.defenses if asked(target.name, entry.targets)):
             for attack in suite.attacks:
-                if not _asked(target.name, attack.targets) or not _asked(defense.name, attack.defenses):
+                if not asked(target.name, attack.targets) or not asked(defense.name, attack.defenses):
                     continue
                 for seed in attack.seeds or suite.seeds:
                     plan = TargetPlan(entry=target, defense=defense, seed=seed, arithmetic=arithmetic)
                     for budget in attack.budget_queries or (None,):
                         yield RowPlan(target=plan, attack=attack, judges=suite.judges, budget=budget)
-
-
-def _asked(name: str, chosen: Sequence[str] | None) -> bool:
-    return chosen is None or name in chosen
 
 
 def select(rows: Sequence[RowPlan], patterns: Sequence[str]) -> list[RowPlan]:

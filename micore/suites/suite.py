@@ -6,6 +6,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +60,7 @@ class DefenseEntry(Entry):
     name: Name
     uses: Sequence[str] = Field((), description="defenses, NAME[:KEY=VALUE,...], in order")
     family: Name | None = Field(None, description="entries of one family, in order, are one curve; none: on its own")
+    targets: Sequence[str] | None = Field(None, min_length=1, description="names or patterns of the targets; none: all")
 
 
 class AttackEntry(Entry):
@@ -77,8 +79,10 @@ class AttackEntry(Entry):
         None, min_length=1, description="a row for each: it ends after so many queries; none: one row without a limit"
     )
     precision: str | None = Field(None, description="of its forward passes; none: that of the command line")
-    targets: Sequence[str] | None = Field(None, min_length=1, description="names of the targets; none: all")
-    defenses: Sequence[str] | None = Field(None, min_length=1, description="names of the defenses; none: all")
+    targets: Sequence[str] | None = Field(None, min_length=1, description="names or patterns of the targets; none: all")
+    defenses: Sequence[str] | None = Field(
+        None, min_length=1, description="names or patterns of the defenses; none: all"
+    )
     seeds: Sequence[int] | None = Field(None, min_length=1, description="seeds; none: those of the suite")
     evaluators: Sequence[str] | None = Field(None, min_length=1, description="evaluators; none: all that fit")
 
@@ -176,11 +180,18 @@ def _check_names(path: Path, suite: Suite) -> None:
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ConfigError(f"{path}, [[{kind}]] {twice[0]!r}: the name stands twice", hint="give each a `name`")
-    for attack in suite.attacks:
-        for kind, chosen in (("target", attack.targets), ("defense", attack.defenses)):
-            for name in chosen or ():
-                if name not in groups[kind]:
-                    raise ConfigError(
-                        f"{path}, [[attack]] {attack.label!r}: there is no {kind} {name!r}",
-                        hint=f"{kind}s: " + ", ".join(groups[kind]),
-                    )
+    chosen = [("attack", attack.label, "target", attack.targets) for attack in suite.attacks]
+    chosen += [("attack", attack.label, "defense", attack.defenses) for attack in suite.attacks]
+    chosen += [("defense", defense.name, "target", defense.targets) for defense in suite.defenses]
+    for owner, label, kind, patterns in chosen:
+        for pattern in patterns or ():
+            if not any(fnmatchcase(name, pattern) for name in groups[kind]):
+                raise ConfigError(
+                    f"{path}, [[{owner}]] {label!r}: there is no {kind} {pattern!r}",
+                    hint=f"{kind}s: " + ", ".join(groups[kind]),
+                )
+
+
+def asked(name: str, patterns: Sequence[str] | None) -> bool:
+    """Tell whether a list of names or patterns chooses this one; None chooses all."""
+    return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)

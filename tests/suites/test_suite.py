@@ -106,6 +106,42 @@ def test_rows_are_the_product_of_what_is_asked_for(file: Path) -> None:
     assert len({row.target.file(Path("x")) for row in rows}) == 9
 
 
+PATTERNS = """
+name = "patterns"
+[[target]]
+name = "a"
+data = "grids"
+model = "conv"
+[[target]]
+name = "b"
+data = "grids"
+model = "conv"
+[[defense]]
+name = "none"
+[[defense]]
+name = "half (a)"
+uses = ["half"]
+family = "halves"
+[[defense]]
+name = "tail"
+uses = ["tail"]
+targets = ["b"]
+[[attack]]
+plugin = "scripted"
+defenses = ["half*", "tail"]
+"""
+
+
+def test_attacks_and_defenses_are_restricted_by_names_or_patterns(file: Path) -> None:
+    suite = load_suite(written(file, PATTERNS))
+    assert [row.name for row in plan_rows(suite)] == [
+        "a/half (a)/scripted/0", "b/half (a)/scripted/0", "b/tail/scripted/0",
+    ]  # fmt: skip
+    assert suite.defenses[1].family == "halves"
+    with pytest.raises(ConfigError, match=r"\[\[defense\]\] 'tail': there is no target 'c'"):
+        load_suite(written(file, PATTERNS.replace('targets = ["b"]', 'targets = ["c"]')))
+
+
 def test_a_row_is_chosen_by_its_name_or_a_part_of_it(file: Path) -> None:
     rows = plan_rows(load_suite(written(file, FULL)))
     assert [row.name for row in select(rows, ["few"])] == ["b/none/few/7"]
