@@ -29,7 +29,7 @@ def wrapped(registry: Registry, entry: Entry, attack: Attack) -> Attack:
     if isinstance(attack, WrapsAttack):
         use = attack.base_use()
         base = registry.find("attack", use.name)
-        _check_fit(entry, base)
+        _check_fit(entry, base, own_model=getattr(attack, "ATTACKS_OWN_MODEL", False))
         attack.wrap(build_attack(registry, base, use.preset, use.options))
     return attack
 
@@ -41,14 +41,14 @@ def preparer(registry: Registry, entry: Entry, attack: Attack) -> tuple[Entry, A
     return entry, attack
 
 
-def _check_fit(entry: Entry, base: Entry) -> None:
-    """Check that a wrapper declares at least what its base needs."""
+def _check_fit(entry: Entry, base: Entry, *, own_model: bool) -> None:
+    """Check that a wrapper declares at least what its base needs; access is its own affair to a model of its own."""
     outer, inner = entry.spec, base.spec
     if not isinstance(outer, AttackSpec) or not isinstance(inner, AttackSpec):
         raise TypeError(f"{outer.name} and {inner.name} must be attacks")
     problems = {
         f"goal {inner.goal}": (outer.modality, outer.goal) != (inner.modality, inner.goal),
-        f"{inner.access.label} access": inner.access > outer.access,
+        f"{inner.access.label} access": inner.access > outer.access and not own_model,
         f"needs {', '.join(inner.needs)}": not set(inner.needs) <= set(outer.needs),
         "itself": entry.provider == base.provider and outer.name == inner.name,
     }

@@ -216,6 +216,9 @@ class WrapsAttack(Protocol):
     """An attack around another one, which the user names (``-p base=gmi``).
 
     A wrapper whose ``PREPARE_FIELDS`` are empty prepares what its base does, and shares it with the base's own runs.
+
+    A wrapper declares at least the access that its base needs. One that shows its base a model of its own instead of
+    the target says so with a class attribute ``ATTACKS_OWN_MODEL = True``: to that model any base has full access.
     """
 
     def base_use(self) -> BaseUse:

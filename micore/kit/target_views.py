@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from micore.contracts import Samples
+from micore.inputs import InputSpec
 from micore.target import CountedModule, Query, Target
 from micore.threat import Access, Ledger
 
@@ -22,17 +23,20 @@ class TargetView(Target):
     """A target of which some answers are replaced; the others, and the refusals, are the target's own.
 
     module: in place of ``target.module``, such as a `ModuleView` of it; scores: of ``target.scores``; labels: of
-    ``target.labels``. ledger, access: of a view that is a model of the adversary's own, which costs nothing and which
-    is all its to see; otherwise the target's. What asks the target through a replacement is checked and counted there.
+    ``target.labels``. ledger, access, input_spec: of a view that is a model of the adversary's own, which costs nothing
+    and is all its to see; otherwise the target's. What asks the target through a replacement is checked and counted
+    there.
     """
 
     def __init__(
         self, target: Target, *, module: CountedModule | None = None, scores: Query | None = None,
         labels: Query | None = None, ledger: Ledger | None = None, access: Access | None = None,
+        input_spec: InputSpec | None = None,
     ) -> None:  # fmt: skip
         # Nothing of the target's insides is taken over: what is not replaced is asked of it, which may refuse.
         self.access = target.access if access is None else access
-        self.input_spec, self.classes = target.input_spec, target.classes
+        self.input_spec = target.input_spec if input_spec is None else input_spec
+        self.classes = target.classes
         self.ledger = target.ledger if ledger is None else ledger
         self._target, self._replaced = target, module
         self._ask_scores: Query = target.scores if scores is None else scores

@@ -119,6 +119,22 @@ class TrainingBatch:
             self._logits = self._module(self.inputs).float()
         return self._logits
 
+    @property
+    def passed(self) -> bool:
+        """Whether the forward pass was made."""
+        return self._logits is not None
+
+    def give(self, logits: Tensor) -> None:
+        """Take the logits (B, classes) of the inputs from a forward pass that was made of more than these.
+
+        Raises: ModelError when the pass was made already, or for another number of rows.
+        """
+        if self.passed:
+            raise ModelError("the forward pass of this batch was made already")
+        if len(logits) != len(self.inputs):
+            raise ModelError(f"{len(logits)} rows of logits for a batch of {len(self.inputs)}")
+        self._logits = logits.float()
+
 
 class Trainer:
     """Trains a classifier on one split.

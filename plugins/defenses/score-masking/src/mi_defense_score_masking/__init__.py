@@ -1,0 +1,1 @@
+"""Defenses that change what a classifier answers: rounding, cutting, tempering, noise."""

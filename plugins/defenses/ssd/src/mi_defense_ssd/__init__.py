@@ -1,0 +1,1 @@
+"""Stealthy Shield Defense against black-box model inversion."""
