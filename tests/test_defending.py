@@ -111,7 +111,7 @@ class Defenders:
             DefenseSpec(name="towards", target=f"{HERE}:Towards", summary="Toy", stages=("inference",), claims=("x",)),
             DefenseSpec(name="rival", target=f"{HERE}:Towards", summary="Toy", stages=("inference",), claims=("x",)),
             DefenseSpec(name="ramp", target=f"{HERE}:Ramp", summary="Toy", stages=("data", "training")),
-            DefenseSpec(name="watch", target=f"{HERE}:Watch", summary="Toy", stages=("monitoring",)),
+            DefenseSpec(name="counter", target=f"{HERE}:Watch", summary="Toy", stages=("monitoring",)),
         ]
 
 
@@ -263,13 +263,13 @@ def test_labelled_public_samples_count_their_classes_from_0(plugins):
 
 
 def test_watchers_see_what_is_asked_without_padding(plugins, plain):
-    bundle = defend(plugins, RUNTIME, plain, defenses=[use("watch"), use("half")])
+    bundle = defend(plugins, RUNTIME, plain, defenses=[use("counter"), use("half")])
     defenses = answered(plugins, bundle)[1]
-    assert defenses["watch"].findings() == {"seen": 6}
-    assert list(defenses) == ["watch", "half"]
+    assert defenses["counter"].findings() == {"seen": 6}
+    assert list(defenses) == ["counter", "half"]
     target, defenses = open_guarded(
         plugins, bundle, access=Access.SCORES, ledger=Ledger(), runtime=RUNTIME, modality=load_modality(plugins, "toy")
     )
     with target.ledger.owned_by(["a case"], padding=2, rows=3):
         target.scores(torch.rand(6, *bundle.card.input.shape))
-    assert defenses["watch"].findings() == {"seen": 2}  # one of three rows, in each of two passes
+    assert defenses["counter"].findings() == {"seen": 2}  # one of three rows, in each of two passes
