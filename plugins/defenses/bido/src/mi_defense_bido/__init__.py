@@ -1,0 +1,1 @@
+"""Bilateral dependency optimisation against model inversion."""

@@ -1,0 +1,1 @@
+"""Mutual-information regularisation by a variational bottleneck, against model inversion."""

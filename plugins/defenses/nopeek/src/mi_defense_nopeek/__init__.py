@@ -1,0 +1,1 @@
+"""Distance correlation between inputs and a hidden layer, against model inversion."""
