@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional
 from micore.artifacts import Bundle
 from micore.contracts import Defense
 from micore.defending import fit_defenses
+from micore.errors import ModelError
 from micore.kit.training import Trainer, TrainingBatch, accuracy
 from micore.runtime import Runtime
 from micore.testing.bench import Bench
@@ -21,6 +23,7 @@ from micore.testing.counting import differences, global_streams, same, scrambled
 from micore.testing.devices import pretend_accelerator
 from micore.testing.lab import train_setting
 from micore.testing.report import Check, require, skip
+from micore.testing.setting import ToySetting
 from micore.utility import answers
 
 STAGE_HOOKS = {
@@ -33,6 +36,18 @@ STAGE_HOOKS = {
 
 class DefenseBench(Bench):
     """A defense under check."""
+
+    @cached_property
+    def setting(self) -> ToySetting:
+        """The toy problem; the target is of the judge's architecture where its own lacks what the defense changes."""
+        setting = super().setting
+        try:
+            with self.runtime().seeded("fits"):
+                module = setting.build(len(setting.dataset.classes), setting.dataset.input, **setting.model.config)
+                self.defense().adapt_model(module)
+        except ModelError:
+            return replace(setting, model=setting.judge_model, build=setting.judge_build)
+        return setting
 
     def defense(self) -> Any:
         """Return a fresh defense."""

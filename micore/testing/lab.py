@@ -30,7 +30,7 @@ class Lab:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self._settings: dict[str, list[ToySetting]] = {}
-        self._bundles: dict[tuple[str, tuple[str, ...], str], Bundle] = {}
+        self._bundles: dict[tuple[str, tuple[str, ...], str, str], Bundle] = {}
 
     def modality(self, name: str) -> Modality:
         """Return a modality's implementation; skip the check when it is not installed."""
@@ -68,7 +68,7 @@ class Lab:
 
     def bundle(self, setting: ToySetting, role: str = "classifier") -> Bundle:
         """Return the trained target (or with role ``evaluator`` the judge) of a setting."""
-        key = (setting.modality, setting.goals, role)
+        key = (setting.modality, setting.goals, setting.model.name, role)
         if key not in self._bundles:
             self._bundles[key] = train_toy(setting, self.modality(setting.modality), role)
         return self._bundles[key]

@@ -38,7 +38,10 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a two-layer perceptron, each behind a normalisation and around a shortcut."""
+    """Attention and a two-layer perceptron, each behind a normalisation and beside a shortcut.
+
+    The shortcuts are modules, so that a defense can replace them.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -46,11 +49,13 @@ class TransformerBlock(nn.Module):
         self.perceptron = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
         )  # fmt: skip
+        self.attention_shortcut: nn.Module = nn.Identity()
+        self.perceptron_shortcut: nn.Module = nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, T, dim) to (B, T, dim)."""
-        tokens = tokens + self.attention(tokens)
-        mixed: Tensor = tokens + self.perceptron(tokens)
+        tokens = self.attention_shortcut(tokens) + self.attention(tokens)
+        mixed: Tensor = self.perceptron_shortcut(tokens) + self.perceptron(tokens)
         return mixed
 
 

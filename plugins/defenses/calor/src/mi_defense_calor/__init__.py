@@ -1,0 +1,1 @@
+"""A low-rank head and confidence adaptation against model inversion."""

@@ -1,0 +1,1 @@
+"""Random erasing of training images against model inversion."""

@@ -1,0 +1,1 @@
+"""Removal of skip connections against model inversion."""

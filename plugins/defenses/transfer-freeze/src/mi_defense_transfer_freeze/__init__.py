@@ -1,0 +1,1 @@
+"""Transfer learning with frozen first layers against model inversion."""
