@@ -1,0 +1,1 @@
+"""The attack AlignMI: gradients averaged over changed copies of a candidate."""

@@ -1,0 +1,1 @@
+"""White-box attacks on a student of a target that only answers."""
