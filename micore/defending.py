@@ -89,9 +89,7 @@ def _require_afterwards(registry: Registry, defenses: Sequence[PluginUse]) -> No
             )
 
 
-def _opened(
-    registry: Registry, bundle: Bundle, data: DataRequest | None, data_root: str | Path | None
-) -> Dataset:
+def _opened(registry: Registry, bundle: Bundle, data: DataRequest | None, data_root: str | Path | None) -> Dataset:
     """Open the data that the target was trained on, as the user names them or else as the card does."""
     card = bundle.card
     if data is None and "uri" not in card.data:

@@ -250,6 +250,23 @@ class HalfDefense(Defense):
         return scores * self.config.factor
 
 
+class CountingMonitor(Defense):
+    """Counts the queries, and keeps the largest score that was given."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.queries, self.largest = 0, 0.0
+
+    def observe(self, scores: Tensor, inputs: Any) -> None:
+        """Count."""
+        self.queries += len(inputs)
+        self.largest = max(self.largest, float(scores.max()))
+
+    def findings(self) -> dict[str, Any]:
+        """Tell of queries, if there were any."""
+        return {"queries": self.queries, "largest": self.largest} if self.queries else {}
+
+
 class TailDefense(Defense):
     """Adds a layer behind the network."""
 
@@ -342,6 +359,7 @@ class ToyPlugin:
         return [
             DefenseSpec(name="half", target=f"{HERE}:HalfDefense", summary="Toy", stages=("inference",)),
             DefenseSpec(name="tail", target=f"{HERE}:TailDefense", summary="Toy", stages=("training",)),
+            DefenseSpec(name="watch", target=f"{HERE}:CountingMonitor", summary="Toy", stages=("monitoring",)),
             DefenseSpec(name="alien", target=f"{HERE}:HalfDefense", summary="Toy", stages=("inference",),
                         modality="other"),
         ]  # fmt: skip

@@ -174,6 +174,21 @@ def test_logits_are_computed_once_and_in_float32():
     assert (batch.epoch, batch.epochs) == (4, 7)
 
 
+def test_logits_of_a_shared_pass_are_taken_once():
+    made = trainer()
+    batch = TrainingBatch(made.module, ADAPTER(SPLIT.samples[:3]), SPLIT.labels[:3], 0, 1)
+    assert not batch.passed
+    with pytest.raises(ModelError, match="2 rows of logits for a batch of 3"):
+        batch.give(torch.zeros(2, 4))
+    given = torch.full((3, 4), 0.5, dtype=torch.float16)
+    batch.give(given)
+    assert batch.passed
+    assert batch.logits.dtype == torch.float32
+    assert torch.equal(batch.logits, given.float())
+    with pytest.raises(ModelError, match="was made already"):
+        batch.give(given)
+
+
 def test_every_sample_is_seen_once_an_epoch_except_a_batch_of_one():
     made = trainer(CONFIG.model_copy(update={"augment": "none"}))
     seen = torch.cat([labels for _, labels in made.batches(0)])

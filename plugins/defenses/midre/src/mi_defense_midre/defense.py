@@ -61,6 +61,7 @@ class RandomErasing(Defense):
 
     Config: ClassVar[type[Config]] = RandomErasingConfig
     config: RandomErasingConfig
+    per_sample_loss = True  # the guarantee of dp-sgd holds beside it
 
     def adapt_inputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return inputs (B, C, H, W) with a square of each erased."""

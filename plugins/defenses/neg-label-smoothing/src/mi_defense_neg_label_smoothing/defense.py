@@ -52,6 +52,12 @@ class NegativeLabelSmoothing(Defense):
 
     Config: ClassVar[type[Config]] = NegativeLabelSmoothingConfig
     config: NegativeLabelSmoothingConfig
+    per_sample_loss: ClassVar[bool] = True
+    """The loss is a mean over samples, none of which acts on another's term."""
+
+    def is_complete(self, epoch: int, epochs: int) -> bool:
+        """Tell whether the factor is full."""
+        return smoothing_at(self.config, epoch, epochs) == self.config.alpha
 
     def training_loss(self, module: nn.Module, batch: TrainingBatch, task_loss: Callable[[], Tensor]) -> Tensor:
         """Return the smoothed loss of the batch; the loss so far is not computed."""

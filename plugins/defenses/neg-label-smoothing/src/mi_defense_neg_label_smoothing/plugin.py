@@ -19,5 +19,6 @@ def mi_defenses() -> Iterable[DefenseSpec]:
             paper="Struppek et al., ICLR 2024 (arXiv:2310.06549)",
             modality=ANY,
             stages=("training",),
+            claims=("task-loss",),
         )
     ]

@@ -60,6 +60,7 @@ class TransferFreeze(Defense):
 
     Config: ClassVar[type[Config]] = TransferFreezeConfig
     config: TransferFreezeConfig
+    per_sample_loss = True  # the guarantee of dp-sgd holds beside it
 
     def __init__(self, config: TransferFreezeConfig) -> None:
         super().__init__(config)

@@ -1,0 +1,1 @@
+"""An adaptive attack on targets that are defended by trapdoors."""

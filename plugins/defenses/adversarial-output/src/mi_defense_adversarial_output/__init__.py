@@ -1,0 +1,1 @@
+"""Adversarial noise on answers against model inversion."""

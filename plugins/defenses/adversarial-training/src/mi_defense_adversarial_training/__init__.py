@@ -1,0 +1,1 @@
+"""Adversarial training, to be measured against model inversion."""

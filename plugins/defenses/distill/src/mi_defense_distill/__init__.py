@@ -1,0 +1,1 @@
+"""Defensive distillation against model inversion."""

@@ -1,0 +1,1 @@
+"""Purification of answers by an autoencoder against model inversion."""

@@ -1,0 +1,1 @@
+"""A monitor of query streams that look like model inversion."""

@@ -1,0 +1,1 @@
+"""Trapdoors against model inversion."""
