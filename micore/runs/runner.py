@@ -119,7 +119,7 @@ def _absolute(uri: str) -> str:
 def _execute(session: Session, run: Run, *, retry_failed: bool = False) -> Run:
     leads = session.runtime.rank == 0
     forget_peak(session.runtime.device)
-    with _status_on_error(run, leads):
+    with _status_on_error(session, run, leads):
         session.registry.observe("mi_run_started", run=run)
         try:
             preparation = _prepare(session, run)
@@ -141,20 +141,20 @@ def _execute(session: Session, run: Run, *, retry_failed: bool = False) -> Run:
 
 
 @contextmanager
-def _status_on_error(run: Run, leads: bool) -> Iterator[None]:
+def _status_on_error(session: Session, run: Run, leads: bool) -> Iterator[None]:
     """Record why a run stopped; what it has stays."""
     try:
         yield
     except KeyboardInterrupt as stop:
         if leads:
-            run.update(status="interrupted", stopped=now())
+            run.update(status="interrupted", stopped=now(), monitors=_monitors(session, run))
         raise Interrupted(
             f"interrupted; what is done is kept in {run.directory}", hint=f"`mi resume {run.directory}` continues"
         ) from stop
     except Exception as error:  # told to whoever opens the run, and raised again
         if leads:
             reason = str(error) if isinstance(error, MiError) else f"{type(error).__name__}: {error}"
-            run.update(status="failed", stopped=now(), error=reason)
+            run.update(status="failed", stopped=now(), error=reason, monitors=_monitors(session, run))
         raise
 
 
