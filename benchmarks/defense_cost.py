@@ -1,7 +1,7 @@
 """What defenses cost: a defended training step over an undefended one, and the time that an answer takes.
 
-`python benchmarks/defense_cost.py [--data digits] [--only NAME]`. Steps of the undefended and of each defended training are
-taken in turn, in one process, on the same data; the medians are compared. Answers are those of 256 samples. Default
+`python benchmarks/defense_cost.py [--data digits] [--only NAME]`. Steps of the undefended and of each defended training
+are taken in turn, in one process, on the same data; the medians are compared. Answers are those of 256 samples. Default
 settings of every installed defense; run it on an idle machine.
 """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from micore.api import attack, bench, compare, evaluate, resume, train
+    from micore.api import attack, bench, compare, defend, evaluate, resume, train
     from micore.artifacts import Bundle
     from micore.errors import MiError
     from micore.hookspecs import hookimpl
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from micore.threat import Access, Budget, Ledger
 
 _HOMES = {
-    "attack": "api", "bench": "api", "compare": "api", "evaluate": "api", "resume": "api", "train": "api",
-    "Bundle": "artifacts", "MiError": "errors", "hookimpl": "hookspecs", "Registry": "registry", "Run": "runs",
-    "Access": "threat", "Budget": "threat", "Ledger": "threat",
+    "attack": "api", "bench": "api", "compare": "api", "defend": "api", "evaluate": "api", "resume": "api",
+    "train": "api", "Bundle": "artifacts", "MiError": "errors", "hookimpl": "hookspecs", "Registry": "registry",
+    "Run": "runs", "Access": "threat", "Budget": "threat", "Ledger": "threat",
 }  # fmt: skip
 
 __all__ = [
     "Access", "Budget", "Bundle", "Ledger", "MiError", "Registry", "Run", "__version__",
-    "attack", "bench", "compare", "evaluate", "hookimpl", "resume", "train",
+    "attack", "bench", "compare", "defend", "evaluate", "hookimpl", "resume", "train",
 ]  # fmt: skip
 
 

@@ -90,7 +90,9 @@ class Target:
             respond, counted = _in_memory(model), CountedModule(model, adapter, ledger)
         else:
             respond, counted = _elsewhere(model, len(self.classes), ledger), None
-        answers = _answering(respond, adapter, ledger, output_defenses)
+        # who holds the network computes its scores, whatever its interface would answer
+        guards = () if access >= Access.WHITE_BOX else output_defenses
+        answers = _answering(respond, adapter, ledger, guards)
         self._labels = _labelling(answers)
         self._scores = _showing(answers, form or AnswerForm()) if access >= Access.SCORES else None
         self._module = counted if access >= Access.WHITE_BOX else None
@@ -106,6 +108,8 @@ class Target:
 
     def scores(self, samples: Samples) -> Tensor:
         """Return the class probabilities of each sample, (N, classes), after output defenses.
+
+        With white-box access they are left out.
 
         Raises: AccessDenied for a label-only adversary; BudgetExceeded.
         """

@@ -204,3 +204,10 @@ def test_output_defenses_stand_between_network_and_adversary_in_order():
     assert torch.allclose(halved, plain.flip(1) / 2)
     labels = make(Access.LABEL, output_defenses=[Reverse()]).labels(samples())
     assert torch.equal(labels, 2 - plain.argmax(dim=1))
+
+
+def test_a_white_box_adversary_meets_no_defense_of_answers():
+    halve = Halve()
+    target = make(Access.WHITE_BOX, output_defenses=[halve])
+    assert torch.equal(target.scores(samples()), make(Access.SCORES).scores(samples()))
+    assert halve.seen == 0

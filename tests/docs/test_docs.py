@@ -19,6 +19,7 @@ from click.testing import Result
 from micore import api, errors
 from micore.cli import main
 from micore.hookspecs import OBSERVER_HOOKS, SPEC_HOOKS
+from micore.known_plugins import KNOWN
 from micore.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +132,9 @@ def test_every_package_has_a_readme_and_a_page(package: Path) -> None:
     sections = MODALITY_SECTIONS if kind == "modality" else SECTIONS
     headings = _headings(package / "README.md")
     assert [section for section in sections if section not in headings] == []
-    assert (DOCS / "plugins" / f"{kind}-{package.name}.md").is_file()
+    offered = [name for (of, name), whose in KNOWN.items() if of == kind and whose.endswith(f"-{package.name}")]
+    for name in offered if kind in ("attack", "defense", "evaluator") else [package.name]:
+        assert (DOCS / "plugins" / f"{kind}-{name}.md").is_file(), name
 
 
 # console examples -----------------------------------------------------------------------------------------

@@ -98,3 +98,21 @@ def trained(path: Path, *options: str) -> Path:
 def leftovers(*places: Path) -> list[Path]:
     """Return files that were begun and not finished."""
     return [path for place in places for path in place.rglob("*.part")]
+
+
+def complaint(found, code, stdout, stderr, place, before):
+    """Check what a refusal looks like and return its error and hint."""
+    assert found == code, stderr
+    assert stdout == ""
+    lines = stderr.splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    hints = [line for line in lines if line.startswith("hint: ")]
+    assert len(errors) == 1, stderr
+    assert len(hints) <= 1
+    assert "Traceback" not in stderr
+    assert "internal error" not in stderr
+    assert lines[-1 - len(hints)] == errors[0], "nothing else is between or after them"
+    after = {path for path in place.rglob("*") if "home" not in path.relative_to(place).parts}
+    assert after == before, "nothing was written"
+    assert not leftovers(place)
+    return errors[0], "".join(hints)

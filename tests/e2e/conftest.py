@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.e2e.commands import CommandLine, call, trained
+from tests.e2e.commands import CommandLine, call, complaint, trained
 
 
 @pytest.fixture
@@ -73,3 +73,15 @@ def plain(attack_arguments: tuple[str, ...], tmp_path_factory: pytest.TempPathFa
     result = call(place / "home", *attack_arguments, "-o", place / "run")
     assert result.exit_code == 0, result.output
     return place / "run"
+
+
+@pytest.fixture
+def refused(mi, tmp_path):
+    """Call ``mi``, check that it refuses cleanly, and return its error and hint."""
+
+    def call(code: int, *arguments: object) -> tuple[str, str]:
+        before = {path for path in tmp_path.rglob("*") if "home" not in path.relative_to(tmp_path).parts}
+        result = mi(*arguments)
+        return complaint(result.exit_code, code, result.stdout, result.stderr, tmp_path, before)
+
+    return call

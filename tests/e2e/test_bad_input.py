@@ -16,40 +16,10 @@ from safetensors.torch import save_file
 
 from micore.artifacts import Bundle
 from micore.runs import resume
-from tests.e2e.commands import SMALL, leftovers, trained
+from tests.e2e.commands import SMALL, complaint, leftovers, trained
 from tests.e2e.outcomes import manifest, outcome
 
 QUICK = ("--device", "cpu", "-p", "epochs=1", "--model", "small-cnn")
-
-
-@pytest.fixture
-def refused(mi, tmp_path):
-    """Call ``mi``, check that it refuses cleanly, and return its error and hint."""
-
-    def call(code: int, *arguments: object) -> tuple[str, str]:
-        before = {path for path in tmp_path.rglob("*") if "home" not in path.relative_to(tmp_path).parts}
-        result = mi(*arguments)
-        return complaint(result.exit_code, code, result.stdout, result.stderr, tmp_path, before)
-
-    return call
-
-
-def complaint(found, code, stdout, stderr, place, before):
-    """Check what a refusal looks like and return its error and hint."""
-    assert found == code, stderr
-    assert stdout == ""
-    lines = stderr.splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    hints = [line for line in lines if line.startswith("hint: ")]
-    assert len(errors) == 1, stderr
-    assert len(hints) <= 1
-    assert "Traceback" not in stderr
-    assert "internal error" not in stderr
-    assert lines[-1 - len(hints)] == errors[0], "nothing else is between or after them"
-    after = {path for path in place.rglob("*") if "home" not in path.relative_to(place).parts}
-    assert after == before, "nothing was written"
-    assert not leftovers(place)
-    return errors[0], "".join(hints)
 
 
 @pytest.fixture
@@ -177,6 +147,13 @@ def test_what_is_asked_for_wrongly(refused, attack, home, changes, code, message
         (("--defense", "neg-label-smothing"), 4, "'neg-label-smothing'", "neg-label-smoothing"),
         (("--defense", "neg-label-smoothing:epsilon=1"), 3, "'epsilon'", ""),
         (("-p", "epoch=3"), 3, "no option 'epoch'", "epochs"),
+        (("--defense", "mid", "--defense", "calor"), 2, "'mid' and 'calor' exclude each other: both replace", "one of"),
+        (("--defense", "dp-sgd", "--defense", "bido"), 2, "replace the target's batches", "one of them"),
+        (("--defense", "mid", "--defense", "mid"), 2, "named twice", ""),
+        (("--defense", "mid:beta=-1"), 3, "'beta'", ""),
+        (("--defense", "rolss"), 5, "no skip connection was found in this model", "small-resnet"),
+        (("--defense", "dp-sgd", "--defense", "nopeek"), 3, "cannot be combined", "leave one of them out"),
+        (("--defense", "dp-sgd", "-p", "validation=0.1"), 3, "kept aside, outside the mechanism", "validation=0"),
     ],
 )
 def test_a_training_that_is_asked_for_wrongly(refused, home, tmp_path, changes, code, message, hint):
