@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
+from itertools import count
 from statistics import median
 
 import click
@@ -73,11 +73,12 @@ class Setting:
 def steps(trainer: Trainer) -> Iterator[float]:
     """Take steps for ever, late in the training, and yield the seconds of each."""
     epochs = trainer.config.epochs
-    for inputs, labels in cycle(list(trainer.batches(0))):
-        trainer.module.train()
-        started = time.perf_counter()
-        trainer.step(TrainingBatch(trainer.module, inputs, labels, epochs - 1, epochs))
-        yield time.perf_counter() - started
+    for epoch in count():
+        for inputs, labels in trainer.batches(epoch):
+            trainer.module.train()
+            started = time.perf_counter()
+            trainer.step(TrainingBatch(trainer.module, inputs, labels, epochs - 1, epochs))
+            yield time.perf_counter() - started
 
 
 def step_row(setting: Setting, name: str, n: int) -> str:

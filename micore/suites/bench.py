@@ -120,21 +120,23 @@ class _Bench:
         with progress.track(f"benchmark {self.suite.name}", len(chosen)) as report:
             for index, row in enumerate(chosen):
                 try:
-                    self._run_row(row, f"[{index + 1}/{len(chosen)}] {row.name}")
+                    worked = self._run_row(row, f"[{index + 1}/{len(chosen)}] {row.name}")
                 except KeyboardInterrupt as stop:
                     self.conclude(finished=False)
                     raise Interrupted(
                         f"interrupted at {row.name}; what is done is kept in {self.place}",
                         hint="the same command continues",
                     ) from stop
-                self.conclude(finished=False)
+                if worked:
+                    self.conclude(finished=False)
                 report(index + 1)
 
-    def _run_row(self, row: RowPlan, title: str) -> None:
+    def _run_row(self, row: RowPlan, title: str) -> bool:
+        """Do what a row lacks; return whether there was anything to do."""
         record = self._started(row)
         if self._is_finished(record, row):
             self.say(f"{title}: is there already")
-            return
+            return False
         record |= {"status": "begun", "error": None}
         self._write(row, record)
         outcome = self._train(row.target, title) or self._attack(row, record, title)
@@ -145,6 +147,7 @@ class _Bench:
         }  # fmt: skip
         self._write(row, record)
         self.say(f"{title}: {outcome.error or f'finished in {outcome.seconds:.0f} s'}")
+        return True
 
     def _is_finished(self, record: Mapping[str, Any], row: RowPlan) -> bool:
         there = (row.folder(self.place) / RUN / "report.json").exists()

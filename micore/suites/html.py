@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from micore import __version__, report
 from micore.suites import texts
-from micore.suites.pages import drawn_tables
 
 
-def to_html(document: Mapping[str, Any]) -> str:
-    """Render the document of a benchmark."""
-    return _template().render(bench=document, texts=texts, curves=drawn_tables(document), version=__version__)
+def to_html(document: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) -> str:
+    """Render the document of a benchmark, with the tables of `micore.suites.pages.drawn_tables`."""
+    return _template().render(bench=document, texts=texts, curves=tables, version=__version__)
 
 
 @cache

@@ -27,6 +27,7 @@ from micore.suites.texts import (
 )
 
 Document = Mapping[str, Any]
+Tables = Sequence[Mapping[str, Any]]
 
 
 def write_pages(place: Path, document: Document, page: Path | None = None) -> None:
@@ -36,21 +37,22 @@ def write_pages(place: Path, document: Document, page: Path | None = None) -> No
     """
     from micore.suites.html import to_html
 
+    tables = drawn_tables(document)  # once: pictures take longer than all else
     write_json(place / "bench.json", document)
-    write_text(place / "bench.md", to_markdown(document))
-    write_text(place / "bench.html", to_html(document))
+    write_text(place / "bench.md", to_markdown(document, tables))
+    write_text(place / "bench.html", to_html(document, tables))
     if page is not None:
-        pictures = _draw(page, document)
-        part = _part(document, pictures, every_row=document["list_rows"])
+        pictures = _write_pictures(page, document["name"], tables)
+        part = _part(document, tables, pictures, every_row=document["list_rows"])
         write_text(page, _with_part(page, document["name"], part))
 
 
-def _draw(page: Path, document: Document) -> list[str]:
-    """Write the curves beside a page; return their names."""
+def _write_pictures(page: Path, name: str, tables: Tables) -> list[str]:
+    """Write the curves of a suite beside a page; return their names."""
     names = []
-    for number, table in enumerate(drawn_tables(document), start=1):
+    for number, table in enumerate(tables, start=1):
         if table["picture"] is not None:
-            names.append(f"{page.stem}-{document['name']}-{number}.svg")
+            names.append(f"{page.stem}-{name}-{number}.svg")
             write_text(page.parent / names[-1], table["picture"])
     return names
 
@@ -58,11 +60,11 @@ def _draw(page: Path, document: Document) -> list[str]:
 # Markdown --------------------------------------------------------------------------------------------
 
 
-def to_markdown(document: Document) -> str:
-    """Render everything but the samples."""
+def to_markdown(document: Document, tables: Tables) -> str:
+    """Render everything but the samples and the pictures. tables: those of `drawn_tables`."""
     lines = dict.fromkeys(row[kind] for row in document["rows"] for kind in ("train_command", "command"))
     commands = "\n".join(f"    {line}" for line in lines)
-    return f"# Benchmark {document['name']}\n\n{_part(document)}\n\n## Commands of the rows\n\n{commands}\n"
+    return f"# Benchmark {document['name']}\n\n{_part(document, tables)}\n\n## Commands of the rows\n\n{commands}\n"
 
 
 def drawn_tables(document: Document) -> list[dict[str, Any]]:
@@ -70,12 +72,12 @@ def drawn_tables(document: Document) -> list[dict[str, Any]]:
     return [*budget_tables(document), *matrix_tables(document)]
 
 
-def _part(document: Document, pictures: Sequence[str] = (), *, every_row: bool = True) -> str:
+def _part(document: Document, tables: Tables, pictures: Sequence[str] = (), *, every_row: bool = True) -> str:
     """Return the tables and the circumstances, without a heading. pictures: files with the curves, if there are any."""
-    return "\n\n".join(_blocks(document, pictures, every_row=every_row))
+    return "\n\n".join(_blocks(document, tables, pictures, every_row=every_row))
 
 
-def _blocks(document: Document, pictures: Sequence[str], *, every_row: bool) -> Iterator[str]:
+def _blocks(document: Document, tables: Tables, pictures: Sequence[str], *, every_row: bool) -> Iterator[str]:
     figures = document["columns"]
     if every_row:
         yield _table(row_columns(figures), (row_cells(row, figures, _figure) for row in document["rows"]))
@@ -83,7 +85,7 @@ def _blocks(document: Document, pictures: Sequence[str], *, every_row: bool) -> 
     if document["seeds"]:
         yield _table(seed_columns(figures), (seed_cells(row, figures) for row in document["seeds"]))
         yield SEEDS_CAPTION
-    for table, picture in zip_longest(drawn_tables(document), pictures):
+    for table, picture in zip_longest(tables, pictures):
         yield f"**{escape(table['title'])}**"
         if picture:
             yield f"![{escape(table['title'])}]({picture})"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from micore.errors import UsageError
 from micore.suites import Machine, Precision
 from micore.suites.curves import budget_tables
-from micore.suites.pages import check_page, to_markdown
+from micore.suites.pages import check_page, drawn_tables, to_markdown
 from micore.suites.seeds import mean_interval, over_seeds, student_quantile
 from tests.report.test_report import Page
 from tests.run_directories import JUDGE
@@ -100,7 +100,7 @@ def test_figures_of_several_judges_are_told_apart(
         ("accuracy@1", 1),
         ("accuracy@1", 2),
     ]
-    text = to_markdown(document)
+    text = to_markdown(document, drawn_tables(document))
     assert "| accuracy@1, judge 1 | accuracy@1, judge 2 |" in text
     assert "| grids | 2 | other-net, not fully independent | 222222222222 | 97.0% [" in text
 
@@ -166,7 +166,7 @@ def test_a_suite_of_which_nothing_ran(run_suite: Start, pretended: Pretended, tm
     pretended.errors = {"train": "no such data"}
     document = run_suite()
     Page((tmp_path / "out" / "bench.html").read_text())
-    text = to_markdown(document)
+    text = to_markdown(document, drawn_tables(document))
     assert "Machine: unknown." in text
     assert document["seeds"] == []
     assert document["columns"] == []
