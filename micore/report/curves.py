@@ -123,19 +123,26 @@ def scatter(
 ) -> str | None:  # fmt: skip
     """Draw panels side by side, each with lines through its points (x, y) by their name; None without matplotlib.
 
-    The lines of one name look alike in all panels.
+    The lines of one name look alike in all panels, and all panels have the same range of shares. A panel of fewer than
+    two points is left out.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return None
+    panels = {title: lines for title, lines in panels.items() if sum(map(len, lines.values())) > 1}
+    if not panels:
+        return None
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    heights = [y for lines in panels.values() for points in lines.values() for _, y in points]
     n_rows = -(-len(panels) // PANELS_ABREAST)
     figure = Figure(figsize=(4.0 * min(len(panels), PANELS_ABREAST), 3.2 * n_rows + 1.4), layout="constrained")
     drawn: dict[str, Any] = {}
     for number, (title, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(n_rows, min(len(panels), PANELS_ABREAST), number, xlabel=across, ylabel=up)
         axes.set_title(title, fontsize="medium")
+        if 0 <= min(heights) and max(heights) <= 1:
+            axes.set_ylim(-0.03, 1.03)
         for name, points in lines.items():
             style = names.index(name)
             (drawn[name],) = axes.plot(

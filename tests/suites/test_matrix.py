@@ -82,3 +82,10 @@ def test_families_are_lines_and_attacks_are_panels() -> None:
 def test_one_defense_alone_is_compared_with_nothing() -> None:
     assert matrix_tables({"rows": ROWS[:2], "columns": [COLUMN]}) == []
     assert matrix_tables({"rows": ROWS, "columns": [{**COLUMN, "judge": 2}]}) == []
+
+
+def test_a_panel_of_one_point_is_left_out() -> None:
+    pytest.importorskip("matplotlib")
+    picture = table([*ROWS, row("weak", "lonely", figure(0.5, 0.4, 0.6))])["picture"]
+    assert "lonely" not in picture
+    assert table([row("x", "c", figure(0.5, 0.4, 0.6)), row("y", "d", None)])["picture"] is None
