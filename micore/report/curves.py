@@ -141,7 +141,7 @@ def scatter(
     for number, (title, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(n_rows, min(len(panels), PANELS_ABREAST), number, xlabel=across, ylabel=up)
         axes.set_title(title, fontsize="medium")
-        if 0 <= min(heights) and max(heights) <= 1:
+        if min(heights) >= 0 and max(heights) <= 1:
             axes.set_ylim(-0.03, 1.03)
         for name, points in lines.items():
             style = names.index(name)
