@@ -265,10 +265,14 @@ def words(path):
                 yield re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()
 
 
+COMMON_WORDS = {"top-k"}
+"""Names of plugins that are words of the core too: what any interface may show, and figures among the first k."""
+
+
 def own_names():
     """Names that can only mean a plugin: of packages, attacks and defenses, and of others if they have a hyphen."""
     names = {name for kind, name in KNOWN if kind in ("attack", "defense") or "-" in name}
-    return (names | OWN.keys()) - {"micore", CONTROL}
+    return (names | OWN.keys()) - {"micore", CONTROL, *COMMON_WORDS}
 
 
 def test_core_names_no_plugin():

@@ -382,10 +382,10 @@ class Trained:
     module: nn.Module
     adapter: Callable[[Tensor], Tensor]
 
-    def target(self) -> Target:
+    def target(self, access: Access = Access.WHITE_BOX) -> Target:
         data = DIGITS.dataset
         return Target(
-            self.module, access=Access.WHITE_BOX, adapter=self.adapter, input_spec=data.input, classes=data.classes,
+            self.module, access=access, adapter=self.adapter, input_spec=data.input, classes=data.classes,
             ledger=Ledger(), runtime=CPU, output_defenses=[self.defense],
         )  # fmt: skip
 
@@ -470,7 +470,7 @@ def test_a_gradient_attack_is_seen_among_the_queries(record_property: Callable[[
     watched = Trained(loaded, loaded.adapt_model(copy.deepcopy(made.module)), made.adapter)
     for name, samples in (("held-out", held_out()), ("reconstructions", found)):
         loaded._count = type(loaded._count)()
-        answers = watched.target().scores(samples)
+        answers = watched.target(Access.SCORES).scores(samples)
         told = loaded.findings()
         assert told["queries"] == told["judged"] == len(samples) == len(answers)
         shares[name] = told["share"]
