@@ -1,7 +1,7 @@
 """What defenses cost: a defended training step over an undefended one, and the time that an answer takes.
 
-`python benchmarks/defense_cost.py [--data digits] [--only NAME]`. Steps of the undefended and of each defended training
-are taken in turn, in one process, on the same data; the medians are compared. Answers are those of 256 samples. Default
+`python benchmarks/defense_cost.py [--data digits] [--only NAME:KEY=VALUE]`. Steps of the undefended and of each defended
+training are taken in turn, in one process, on the same data; the medians are compared. Answers are those of 256 samples. Default
 settings of every installed defense; run it on an idle machine.
 """
 
@@ -18,6 +18,7 @@ import click
 import torch
 from torch import Tensor
 
+from micore.api import use
 from micore.artifacts import PluginUse
 from micore.configs import parse_assignments
 from micore.contracts import Dataset, Defense, Modality
@@ -46,10 +47,10 @@ class Setting:
     def trainer(self, *names: str) -> Trainer:
         """Return a training that has begun, with these defenses."""
         dataset = self.dataset
-        defenses = load_defenses(self.registry, [PluginUse(name=name) for name in names], dataset.modality)
+        defenses = load_defenses(self.registry, [use(text) for text in names], dataset.modality)
         with self.runtime.seeded("cost"):
-            use, n_classes = PluginUse(name=self.model), len(dataset.classes)
-            module = build_network(self.registry, use, n_classes, dataset.input, defenses)
+            network, n_classes = PluginUse(name=self.model), len(dataset.classes)
+            module = build_network(self.registry, network, n_classes, dataset.input, defenses)
             made = Trainer(
                 module, dataset.split("private"), config=TrainingConfig(), adapter=self.modality.adapter(dataset.input),
                 augment=self.modality.augment, runtime=self.runtime, defenses=defenses, n_classes=n_classes,
@@ -61,7 +62,7 @@ class Setting:
 
     def fitted(self, name: str, trainer: Trainer) -> Defense:
         """Return a defense of answers, fitted to a training's network as it is."""
-        (defense,) = load_defenses(self.registry, [PluginUse(name=name)], self.dataset.modality)
+        (defense,) = load_defenses(self.registry, [use(name)], self.dataset.modality)
         split = self.dataset.split("private")
         fit_defenses(
             [defense], trainer.module, adapter=trainer.adapter, reference=split, fresh=False, dataset=self.dataset,
@@ -117,7 +118,7 @@ def answer_row(setting: Setting, name: str, n: int) -> str:
 @click.option("--data-root", envvar="MI_DATA_ROOT", help="Where data sets that are not bundled lie.")
 @click.option("--model", default="small-resnet", help="Architecture.")
 @click.option("--steps", "n", default=60, help="Steps, or answers, that are timed.")
-@click.option("--only", multiple=True, help="Defenses; all when empty.")
+@click.option("--only", multiple=True, help="Defense, NAME[:KEY=VALUE,...]; all when none.")
 def main(
     data: str, data_options: Sequence[str], data_root: str | None, model: str, n: int, only: Sequence[str]
 ) -> None:  # fmt: skip
@@ -126,8 +127,8 @@ def main(
     dataset = DataRequest.parse(data, parse_assignments(data_options), data_root).open(registry)
     modality = load_modality(registry, dataset.modality)
     setting = Setting(registry, dataset, modality, model, Runtime(device=torch.device("cpu")))
-    entries = [entry for entry in registry.entries("defense") if not only or entry.spec.name in only]
-    stages = {entry.spec.name: defense_spec(entry).stages for entry in entries}
+    asked = only or [entry.spec.name for entry in registry.entries("defense")]
+    stages = {text: defense_spec(registry.find("defense", use(text).name)).stages for text in asked}
     trained = [name for name, found in stages.items() if {"data", "training"} & set(found)]
     answered = [name for name, found in stages.items() if {"inference", "monitoring"} & set(found)]
     click.echo(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from micore.artifacts import Bundle, PluginUse
@@ -18,7 +17,7 @@ from micore.kit.training import PartOf, set_aside
 from micore.models import defense_spec, load_defenses, load_modality, restore_network
 from micore.registry import Registry
 from micore.runtime import Runtime
-from micore.utility import measure
+from micore.utility import answering, measure
 from micore.versions import versions
 
 AFTERWARDS = ("inference", "monitoring")
@@ -131,25 +130,12 @@ def fit_defenses(
                 Fitting(
                     module=module, reference=reference, reference_is_fresh=fresh, public=public,
                     n_classes=len(dataset.classes), adapter=adapter, runtime=runtime,
-                    answer=_answering(module, adapter, tuple(guards)),
+                    answer=answering(module, adapter, tuple(guards)),
                 )
             )  # fmt: skip
             guards.append(defense)
     for parameter in trainable:
         parameter.requires_grad_(True)
-
-
-def _answering(
-    module: nn.Module, adapter: Callable[[Samples], Tensor], guards: Sequence[Defense]
-) -> Callable[[Samples], Tensor]:
-    @torch.no_grad()
-    def answer(samples: Samples) -> Tensor:
-        scores: Tensor = module(adapter(samples)).float().softmax(dim=1)
-        for guard in guards:
-            scores = guard.adapt_output(scores, samples)
-        return scores
-
-    return answer
 
 
 def labelled_public(dataset: Dataset) -> Split | None:

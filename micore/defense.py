@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -131,3 +131,10 @@ class Defense:
     def findings(self) -> Mapping[str, Any]:
         """Return what was observed since the target was opened, as JSON values."""
         return {}
+
+
+def guarded(scores: Tensor, samples: Samples, defenses: Sequence[Defense]) -> Tensor:
+    """Return scores (N, classes) of canonical samples as the defenses leave them, in order."""
+    for defense in defenses:
+        scores = defense.adapt_output(scores, samples)
+    return scores

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from micore.contracts import Defense, Samples
+from micore.defense import guarded
 from micore.errors import AccessDenied, TargetError, UsageError
 from micore.external import Respond
 from micore.inputs import InputSpec
@@ -176,9 +177,7 @@ def _answering(
     @torch.no_grad()
     def answer(samples: Samples) -> Tensor:
         ledger.charge(queries=len(samples))
-        scores = respond(adapter(samples))
-        for defense in defenses:
-            scores = defense.adapt_output(scores, samples)
+        scores = guarded(respond(adapter(samples)), samples, defenses)
         _show_watchers(defenses, scores, samples, ledger)
         return scores
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from micore.contracts import Dataset, Defense, Samples, Split
+from micore.defense import guarded
 from micore.errors import DataError
 from micore.kit.training import accuracy
 from micore.runtime import Runtime
@@ -43,21 +44,28 @@ def measure(
     return found
 
 
-@torch.no_grad()
+def answering(
+    module: nn.Module, adapter: Callable[[Samples], Tensor], defenses: Sequence[Defense]
+) -> Callable[[Samples], Tensor]:
+    """Return the function from canonical samples to the scores (N, classes) that a user gets, without gradients."""
+
+    @torch.no_grad()
+    def answer(samples: Samples) -> Tensor:
+        return guarded(module(adapter(samples)).float().softmax(dim=1), samples, defenses)
+
+    return answer
+
+
 def answers(
     module: nn.Module, adapter: Callable[[Samples], Tensor], split: Split, runtime: Runtime,
     defenses: Sequence[Defense] = (),
 ) -> Tensor:  # fmt: skip
     """Return the scores (N, classes) that a user gets of a whole split, on the CPU."""
-    module.eval()
-    found = []
+    answer, found = answering(module.eval(), adapter, defenses), []
     for rows in torch.arange(len(split)).split(ANSWER_BATCH):
         samples = split.take(rows)
         samples = samples.to(runtime.device) if isinstance(samples, Tensor) else samples
-        scores = module(adapter(samples)).float().softmax(dim=1)
-        for defense in defenses:
-            scores = defense.adapt_output(scores, samples)
-        found.append(scores.cpu())
+        found.append(answer(samples).cpu())
     return torch.cat(found)
 
 
