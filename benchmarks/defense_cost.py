@@ -1,8 +1,8 @@
 """What defenses cost: a defended training step over an undefended one, and the time that an answer takes.
 
-`python benchmarks/defense_cost.py [--data digits] [--only NAME:KEY=VALUE]`. Steps of the undefended and of each defended
-training are taken in turn, in one process, on the same data; the medians are compared. Answers are those of 256 samples. Default
-settings of every installed defense; run it on an idle machine.
+`python benchmarks/defense_cost.py [--data digits] [--only NAME:KEY=VALUE]`. Steps of the undefended and of each
+defended training are taken in turn, in one process, on the same data; the medians are compared. Answers are those of
+256 samples. Default settings of every installed defense, unless some are named; run it on an idle machine.
 """
 
 from __future__ import annotations
