@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
-    "Fitting", "Forecast", "HasControl", "HasFloors", "HasForecast", "HasGenerator", "HasPrior", "HasTruth", "Interval",
-    "Measurement", "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference",
-    "Samples", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
+    "Fitting", "Forecast", "HasBaselines", "HasControl", "HasFloors", "HasForecast", "HasGenerator",
+    "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement", "Modality", "ModelBuilder", "NoConfig",
+    "Prepared", "Prior", "Reconstruction", "Reference", "Samples", "Snapshot", "Split", "Subject", "Truth",
+    "WrapsAttack",
 ]  # fmt: skip
 
 
@@ -131,8 +132,19 @@ class Modality(Protocol):
 
 
 @runtime_checkable
+class HasObservations(Protocol):
+    """A modality where the adversary holds what the target answered to the private samples themselves."""
+
+    def observe(self, cases: Sequence[Case], dataset: Dataset, target: Target) -> list[Case]:
+        """Return the cases with such evidence; others as they are.
+
+        target: as its owner uses it, with the defenses of its answers: these queries are not the adversary's.
+        """
+
+
+@runtime_checkable
 class HasTruth(Protocol):
-    """A modality that knows the sample behind each case of goal ``instance``."""
+    """A modality that knows the sample behind each case of other goals than ``class``."""
 
     def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
         """Return the truth of each case, by its id."""
@@ -140,7 +152,7 @@ class HasTruth(Protocol):
 
 @runtime_checkable
 class HasFloors(Protocol):
-    """A modality that can complete cases of goal ``instance`` without target and attack: more controls."""
+    """A modality that can answer cases of other goals than ``class`` without target and attack: more controls."""
 
     def floors(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Sequence[Reconstruction]]:
         """Return by name what the adversary has anyway, such as ``evidence`` and ``nearest-public``."""
@@ -200,6 +212,16 @@ class HasControl(Protocol):
 
     def control(self, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime) -> Iterator[Reconstruction]:
         """Yield for each case as many samples as `run` does, from the evidence and the prior alone."""
+
+
+@runtime_checkable
+class HasBaselines(Protocol):
+    """An attack that knows what simpler means make of the same evidence: the run adds each as a control."""
+
+    def baselines(
+        self, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
+    ) -> Mapping[str, Sequence[Reconstruction]]:
+        """Return by name what they give for the cases, such as ``nearest-public``, without asking the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

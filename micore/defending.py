@@ -44,7 +44,7 @@ def defend(
     """
     card = bundle.card
     _require_afterwards(registry, defenses)
-    added = load_defenses(registry, [*card.defenses, *defenses], card.modality)[len(card.defenses) :]
+    added = load_defenses(registry, [*card.defenses, *defenses], card.modality, card.role)[len(card.defenses) :]
     dataset = _opened(registry, bundle, data, data_root)
     modality = load_modality(registry, card.modality)
     adapter = modality.adapter(card.input)

@@ -122,8 +122,15 @@ class Defense:
         return {}
 
     def adapt_output(self, scores: Tensor, inputs: Samples) -> Tensor:
-        """Change what the adversary sees of the scores (N, classes) of canonical samples (inference time)."""
+        """Change what the adversary sees of the scores (N, classes) of canonical samples (inference time).
+
+        Of a target that is no classifier they are its embeddings or distributions of tokens, (N, K).
+        """
         return scores
+
+    def adapt_service(self, service: str, results: Any, inputs: Samples) -> Any:
+        """Change what the adversary sees of a target's service (see `micore.answers.HasServices`): one result each."""
+        return results
 
     def observe(self, scores: Tensor, inputs: Samples) -> None:
         """Watch the samples that were asked for and the answers given, in their order (monitoring)."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from micore.answers import Service
 from micore.artifacts import Card, PluginUse
 from micore.errors import UsageError
 from micore.inputs import InputSpec
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from micore.contracts import Dataset
     from micore.runtime import Runtime
 
-Respond = Callable[["Tensor"], "Tensor"]
-"""Inputs as the model takes them (N, ...) to the scores of all classes, (N, K): shares of 1, where 0 may stand for "not
-told" (a top-k answer). A target that answers with labels only returns int64 (N,)."""
+Respond = Callable[[Any], "Tensor"]
+"""Inputs as the model takes them, a tensor (N, ...) or a list, to the scores of all classes, (N, K): shares of 1, where
+0 may stand for "not told" (a top-k answer). A target that answers with labels only returns int64 (N,), one that is no
+classifier vectors (N, d)."""
 
 
 class HasFace(Protocol):
@@ -82,14 +84,16 @@ class External:
     """A target that a source has opened.
 
     Either ``module``, a network in memory that gives logits, differentiable in its input: all access can be granted; or
-    ``respond``, which only answers: ``access`` is then the most that can be granted, SCORES or LABEL. notes: what a
-    reader of the run must know of it.
+    ``respond``, which only answers: ``access`` is then the most that can be granted, SCORES or LABEL, and ``services``
+    what its interface does besides, each with the least access that it needs. notes: what a reader of the run must know
+    of it.
     """
 
     card: Card
     fingerprint: str
     module: nn.Module | None = None
     respond: Respond | None = None
+    services: Mapping[str, tuple[Access, Service]] = field(default_factory=dict)
     access: Access = Access.SCORES
     notes: tuple[str, ...] = ()
 

@@ -18,6 +18,7 @@ from micore.errors import ModelError
 from micore.models import load_modality, restore_network
 from micore.registry import Registry
 from micore.runtime import Runtime
+from micore.training import target_role
 from micore.utility import measure
 from micore.versions import versions
 
@@ -44,7 +45,7 @@ def import_weights(
     spec = dataset.input
     spec = replace(spec, mean=spec.mean if mean is None else mean, std=spec.std if std is None else std)
     card = Card(
-        role="classifier", modality=dataset.modality, model=model, input=spec, classes=dataset.classes,
+        role=target_role(registry, model), modality=dataset.modality, model=model, input=spec, classes=dataset.classes,
         data=describe(data, dataset), training={"imported": path.name}, versions=versions(),
     )  # fmt: skip
     bundle = Bundle(card=card, weights=read_weights(path, trust_pickle=trust_pickle), source=str(path))

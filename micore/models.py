@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +17,7 @@ from micore.inputs import InputSpec
 from micore.registry import Entry, Registry
 from micore.runtime import Runtime
 from micore.specs import ANY, DefenseSpec
-from micore.target import AnswerForm, Target
+from micore.target import CLASSIFIER, AnswerForm, Target
 from micore.threat import Access, Ledger
 
 
@@ -26,11 +27,13 @@ def load_modality(registry: Registry, name: str) -> Modality:
     return modality
 
 
-def load_defenses(registry: Registry, uses: Sequence[PluginUse], modality: str) -> list[Defense]:
-    """Build defenses from their names and configs, in order.
+def load_defenses(
+    registry: Registry, uses: Sequence[PluginUse], modality: str, role: str = CLASSIFIER
+) -> list[Defense]:
+    """Build defenses of a target from their names and configs, in order.
 
-    Raises: UnknownNameError, ConfigError; UsageError for a defense of another modality, one named twice, and two that
-    replace the same part.
+    Raises: UnknownNameError, ConfigError; UsageError for a defense of another modality or of targets of other roles,
+    one named twice, and two that replace the same part.
     """
     names = [use.name for use in uses]
     if len(set(names)) != len(names):
@@ -42,6 +45,9 @@ def load_defenses(registry: Registry, uses: Sequence[PluginUse], modality: str) 
         modality_of = defense_spec(entry).modality
         if modality_of not in (ANY, modality):
             raise UsageError(f"defense {use.name!r} is for modality {modality_of}, not {modality}")
+        roles = defense_spec(entry).roles
+        if role not in (*roles, "evaluator"):
+            raise UsageError(f"defense {use.name!r} defends {' and '.join(roles)} targets; this one is a {role}")
         kind = registry.load(entry)
         defenses.append(kind(make_config(kind.Config, use.config, f"defense {use.name!r}")))
     return defenses
@@ -90,7 +96,7 @@ def restore_network(registry: Registry, bundle: Bundle) -> tuple[nn.Module, list
     Raises: ModelError when the weights do not fit the architecture that the card names.
     """
     card = bundle.card
-    defenses = load_defenses(registry, card.defenses, card.modality)
+    defenses = load_defenses(registry, card.defenses, card.modality, card.role)
     module = build_network(registry, card.model, len(card.classes), card.input, defenses)
     try:
         module.load_state_dict(dict(bundle.weights), strict=True)
@@ -136,24 +142,43 @@ def open_target(
     """
     return open_guarded(
         registry, loaded, access=access, ledger=ledger, runtime=runtime, modality=modality, form=form
-    )[0]  # fmt: skip
+    ).target  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarded:
+    """A target behind its threat model, and what is no adversary's.
+
+    target: as the adversary sees it; own: as those it belongs to use it, with the defenses of its answers, uncounted;
+    defenses: by name: what they observe.
+    """
+
+    target: Target
+    own: Target
+    defenses: Mapping[str, Defense]
 
 
 def open_guarded(
     registry: Registry, loaded: Bundle | External, *, access: Access, ledger: Ledger, runtime: Runtime,
     modality: Modality, form: AnswerForm | None = None,
-) -> tuple[Target, Mapping[str, Defense]]:  # fmt: skip
-    """Put a target behind its threat model, and return its defenses by name: what they observe is no adversary's.
+) -> Guarded:  # fmt: skip
+    """Put a target behind its threat model.
 
     Raises: ModelError when it cannot be built.
     """
     model, defenses = _model(registry, loaded)
     card = loaded.card
-    target = Target(
-        model, access=access, adapter=modality.adapter(card.input), input_spec=card.input, classes=card.classes,
-        ledger=ledger, runtime=runtime, output_defenses=defenses, form=form,
+    target, own = (
+        Target(
+            model, access=granted, adapter=modality.adapter(card.input), input_spec=card.input, classes=card.classes,
+            ledger=counting, runtime=runtime, output_defenses=defenses, form=form, role=card.role,
+            services=loaded.services if isinstance(loaded, External) else None, watched=counting is ledger,
+        )
+        for granted, counting in ((access, ledger), (min(access, Access.SCORES), Ledger()))
     )  # fmt: skip
-    return target, dict(zip((use.name for use in card.defenses), defenses, strict=False))
+    return Guarded(
+        target=target, own=own, defenses=dict(zip((use.name for use in card.defenses), defenses, strict=False))
+    )
 
 
 def _model(registry: Registry, loaded: Bundle | External) -> tuple[nn.Module | Respond, Sequence[Defense]]:

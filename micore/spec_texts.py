@@ -23,7 +23,7 @@ def aim_of(spec: Spec) -> str:
         return str(spec.goal)
     if hasattr(spec, "scheme"):
         return f"{spec.scheme}:"
-    for field in ("goals", "roles", "stages", "splits"):
+    for field in ("goals", "stages", "splits", "roles"):
         if hasattr(spec, field):
             return ", ".join(getattr(spec, field))
     return ""

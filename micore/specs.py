@@ -17,7 +17,7 @@ SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 GOALS = ("class", "instance", "corpus", "prompt", "structure", "attribute")
-ROLES = ("classifier", "encoder", "language-model", "gnn", "prior", "evaluator")
+ROLES = ("classifier", "encoder", "language-model", "masked-language-model", "gnn", "prior", "evaluator")
 STAGES = ("data", "training", "inference", "monitoring")
 ANY = "any"
 
@@ -57,10 +57,15 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalitySpec(Spec):
-    """A sample type: how it is stored, shown and fitted to a model (`contracts.Modality`)."""
+    """A sample type: how it is stored, shown and fitted to a model (`contracts.Modality`).
+
+    default_dataset, default_model, default_attack: what ``mi quickstart`` shows of it.
+    """
 
     kind: ClassVar[str] = "modality"
     default_dataset: str | None = None
+    default_model: str | None = None
+    default_attack: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +117,8 @@ class AttackSpec(Spec):
     """An attack (`contracts.Attack`): the least access it works with and what else it needs.
 
     ``needs`` names what a run must have besides the target: ``"public"`` (public data),
-    ``"prior"``, ``"evidence"``. ``control``: a negative control, run beside other attacks.
+    ``"prior"``, ``"evidence"``. ``roles``: of the targets that it can attack. ``control``: a negative control, run
+    beside other attacks.
     """
 
     kind: ClassVar[str] = "attack"
@@ -120,11 +126,14 @@ class AttackSpec(Spec):
     goal: str
     access: Access
     needs: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ("classifier",)
     control: bool = False
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         _require_subset((self.goal,), GOALS, self, "goal")
+        _require(bool(self.roles), self, "roles must not be empty")
+        _require_subset(self.roles, ROLES, self, "roles")
         _require(isinstance(self.access, Access), self, f"access {self.access!r} is not an Access")
 
 
@@ -132,18 +141,21 @@ class AttackSpec(Spec):
 class DefenseSpec(Spec):
     """A defense (`contracts.Defense`) and the stages at which it acts; ``modality`` may be any.
 
-    ``claims``: parts that it replaces and no other defense may: ``"head"``, ``"task-loss"``, ``"batches"``... Two
-    defenses that claim the same part exclude each other.
+    ``roles``: of the targets that it can defend. ``claims``: parts that it replaces and no other defense may:
+    ``"head"``, ``"task-loss"``, ``"batches"``... Two defenses that claim the same part exclude each other.
     """
 
     kind: ClassVar[str] = "defense"
     modality: str = ANY
     stages: tuple[str, ...]
+    roles: tuple[str, ...] = ("classifier",)
     claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         _require(bool(self.stages), self, "stages must not be empty")
+        _require(bool(self.roles), self, "roles must not be empty")
+        _require_subset(self.roles, ROLES, self, "roles")
         _require_subset(self.stages, STAGES, self, "stages")
         _require(all(NAME.fullmatch(claim) for claim in self.claims), self, f"claims {self.claims} must be like 'head'")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from micore.answers import HasServices, Service, answer_of
 from micore.contracts import Defense, Samples
 from micore.defense import guarded
 from micore.errors import AccessDenied, TargetError, UsageError
@@ -16,6 +18,11 @@ from micore.external import Respond
 from micore.inputs import InputSpec
 from micore.runtime import Runtime
 from micore.threat import Access, Ledger
+
+CLASSIFIER = "classifier"
+"""The role of targets whose scores are probabilities of classes."""
+
+_OTHER_TARGET = "attack a target that does, or use an attack that does not need it"
 
 Query = Callable[[Samples], Tensor]
 T = TypeVar("T")
@@ -64,8 +71,10 @@ class Target:
     What the adversary may not see lives in closures, not in attributes: a label-only target holds
     no reference to its network that the Python API offers.
 
-    model: a network in memory, which gives logits, or a function that only answers (see
-    `micore.external.Respond`). form: what its interface shows of the scores.
+    model: a network in memory, or a function that only answers (see `micore.external.Respond`). form: what its
+    interface shows of the scores. role: what it is; a classifier's scores are probabilities of its classes. services:
+    what its interface does besides, by name, with the least access that each needs; a network in memory says its own.
+    watched: whether defenses that monitor see the queries.
     """
 
     def __init__(
@@ -80,20 +89,31 @@ class Target:
         runtime: Runtime,
         output_defenses: Sequence[Defense] = (),
         form: AnswerForm | None = None,
+        role: str = CLASSIFIER,
+        services: Mapping[str, tuple[Access, Service]] | None = None,
+        watched: bool = True,
     ) -> None:
         self.access = access
         self.input_spec = input_spec
         self.classes = tuple(classes)
         self.ledger = ledger
+        self.role = role
         if isinstance(model, nn.Module):
             _freeze(model)
             runtime.place(model)
+            adapter = _placed(adapter, runtime)
             respond, counted = _in_memory(model), CountedModule(model, adapter, ledger)
+            services = _own_services(model)
         else:
-            respond, counted = _elsewhere(model, len(self.classes), ledger), None
+            width = len(self.classes) if role == CLASSIFIER else None
+            respond, counted = _elsewhere(model, width, ledger), None
         # who holds the network computes its scores, whatever its interface would answer
         guards = () if access >= Access.WHITE_BOX else output_defenses
-        answers = _answering(respond, adapter, ledger, guards)
+        answers = _answering(respond, adapter, ledger, guards, watched=watched)
+        self._services = {
+            name: (least, _serving(name, service, adapter, ledger, guards) if access >= least else None)
+            for name, (least, service) in (services or {}).items()
+        }
         self._labels = _labelling(answers)
         self._scores = _showing(answers, form or AnswerForm()) if access >= Access.SCORES else None
         self._module = counted if access >= Access.WHITE_BOX else None
@@ -110,7 +130,8 @@ class Target:
     def scores(self, samples: Samples) -> Tensor:
         """Return the class probabilities of each sample, (N, classes), after output defenses.
 
-        With white-box access they are left out.
+        With white-box access they are left out. A target that is no classifier answers with what its role says:
+        embeddings, or the distribution of the next token, (N, K).
 
         Raises: AccessDenied for a label-only adversary; BudgetExceeded.
         """
@@ -123,6 +144,23 @@ class Target:
         Raises: AccessDenied unless the run grants white-box access.
         """
         return self._granted(Access.WHITE_BOX, self._module)
+
+    @property
+    def services(self) -> Mapping[str, Access]:
+        """What the target's interface does besides answering, with the least access that each needs."""
+        return {name: least for name, (least, _) in self._services.items()}
+
+    def ask(self, service: str, samples: Samples, **options: Any) -> Any:
+        """Return one result of a service for each sample, such as a completion; each counts as a query.
+
+        Raises: AccessDenied where the run does not grant it; UsageError when the target has no such service;
+        BudgetExceeded.
+        """
+        if service not in self._services:
+            offered = ", ".join(self._services) or "none"
+            raise UsageError(f"the target does not offer {service!r}; it offers: {offered}", hint=_OTHER_TARGET)
+        least, serve = self._services[service]
+        return self._granted(least, serve)(samples, **options)
 
     def _granted(self, access: Access, part: T | None) -> T:
         """Return what an access opens; raise AccessDenied, and note nothing, where it is not granted."""
@@ -169,19 +207,49 @@ class CountedModule(nn.Module):
         self._ledger.charge(gradients=len(gradient))
 
 
+def _placed(adapter: Callable[[Samples], Tensor], runtime: Runtime) -> Callable[[Samples], Tensor]:
+    """Return the adapter with its inputs on the runtime's device: samples that are no tensors have no device."""
+    return lambda samples: adapter(samples).to(runtime.device)
+
+
 def _answering(
-    respond: Respond, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense]
-) -> Query:
+    respond: Respond, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense], *,
+    watched: bool,
+) -> Query:  # fmt: skip
     """Close over the model: query in, defended scores (N, K), or labels (N,), out."""
 
     @torch.no_grad()
     def answer(samples: Samples) -> Tensor:
         ledger.charge(queries=len(samples))
         scores = guarded(respond(adapter(samples)), samples, defenses)
-        _show_watchers(defenses, scores, samples, ledger)
+        if watched:
+            _show_watchers(defenses, scores, samples, ledger)
         return scores
 
     return answer
+
+
+def _own_services(module: nn.Module) -> dict[str, tuple[Access, Service]]:
+    """Return what a network in memory offers besides answering."""
+    if not isinstance(module, HasServices):
+        return {}
+    return {name: (least, partial(module.serve, name)) for name, least in module.services.items()}
+
+
+def _serving(
+    name: str, service: Service, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense]
+) -> Service:
+    """Close over a service: samples in, what the defenses leave of its results out."""
+
+    @torch.no_grad()
+    def serve(samples: Samples, **options: Any) -> Any:
+        ledger.charge(queries=len(samples))
+        results = service(adapter(samples), **options)
+        for defense in defenses:
+            results = defense.adapt_service(name, results, samples)
+        return results
+
+    return serve
 
 
 def _show_watchers(defenses: Sequence[Defense], scores: Tensor, samples: Samples, ledger: Ledger) -> None:
@@ -195,20 +263,38 @@ def _show_watchers(defenses: Sequence[Defense], scores: Tensor, samples: Samples
 
 
 def _in_memory(module: nn.Module) -> Respond:
-    return lambda inputs: module(inputs).float().softmax(dim=1)
+    return lambda inputs: answer_of(module, inputs)
 
 
-def _elsewhere(respond: Respond, n_classes: int, ledger: Ledger) -> Respond:
-    """Send only the rows that are asked for, each of which may cost money, and check what comes back."""
+def _elsewhere(respond: Respond, width: int | None, ledger: Ledger) -> Respond:
+    """Send only the rows that are asked for, each of which may cost money, and check what comes back.
 
-    def answer(inputs: Tensor) -> Tensor:
-        real = torch.tensor(ledger.is_real(len(inputs)), device=inputs.device)
-        answers = respond(inputs[real]).to(inputs.device)
-        _check_answers(answers, int(real.sum()), n_classes)
+    width: how many classes the answers are probabilities of; None: they are vectors of any width.
+    """
+
+    def answer(inputs: Samples) -> Tensor:
+        real = torch.tensor(ledger.is_real(len(inputs)))
+        if isinstance(inputs, Tensor):
+            answers = respond(inputs[real.to(inputs.device)]).to(inputs.device)
+        else:
+            answers = respond([item for item, asked in zip(inputs, real.tolist(), strict=True) if asked])
+        n = int(real.sum())
+        if width is None:
+            _check_vectors(answers, n)
+        else:
+            _check_answers(answers, n, width)
         places = (real.cumsum(0) - 1).clamp(min=0)
-        return answers[places]
+        return answers[places.to(answers.device)]
 
     return answer
+
+
+def _check_vectors(answers: Tensor, n: int) -> None:
+    """Raise TargetError for answers that are not one finite vector for each sample."""
+    if answers.ndim != 2 or len(answers) != n:
+        raise TargetError(f"the target answered {n} samples with a tensor of shape {tuple(answers.shape)}")
+    if not bool(torch.isfinite(answers).all()):
+        raise TargetError("the target answered with values that are no finite numbers")
 
 
 def _check_answers(answers: Tensor, n: int, n_classes: int) -> None:

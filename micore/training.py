@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from micore.answers import input_of, is_trained
 from micore.artifacts import Bundle, Card, PluginUse
 from micore.contracts import Dataset, Split
 from micore.data import DataRequest, describe
@@ -19,6 +20,9 @@ from micore.registry import Registry
 from micore.runtime import Checkpoints, Runtime
 from micore.utility import measure
 from micore.versions import versions
+
+TARGET_ROLES = ("classifier", "encoder", "language-model", "masked-language-model", "gnn")
+"""Roles of architectures that a target can have."""
 
 
 def train(
@@ -39,21 +43,27 @@ def train(
 
     Raises: DataError, ModelError, ConfigError, UnknownNameError, StorageError.
     """
-    _require_classifier(registry, model)
+    role = target_role(registry, model)
     dataset = dataset or data.open(registry)
     return train_on(
         registry, runtime, data=data, dataset=dataset, split=dataset.split("private"), classes=dataset.classes,
-        model=model, training=training or TrainingConfig(), defenses=defenses, role="classifier", output=output,
+        model=model, training=training or TrainingConfig(), defenses=defenses, role=role, output=output,
     )  # fmt: skip
 
 
-def _require_classifier(registry: Registry, model: PluginUse) -> None:
+def target_role(registry: Registry, model: PluginUse) -> str:
+    """Return the first role of an architecture in which it can be a target.
+
+    Raises: UnknownNameError; ModelError when there is none.
+    """
     roles = getattr(registry.find("model", model.name).spec, "roles", ())
-    if "classifier" not in roles:
+    found = next((role for role in roles if role in TARGET_ROLES), None)
+    if found is None:
         raise ModelError(
-            f"model {model.name!r} is no classifier; its role is {', '.join(roles)}",
+            f"model {model.name!r} cannot be a target; its role is {', '.join(roles)}",
             hint="`mi list-plugins --kind model` shows the roles",
         )
+    return str(found)
 
 
 def train_on(
@@ -70,21 +80,26 @@ def train_on(
     role: str,
     output: Path | None = None,
 ) -> Bundle:
-    """Train a classifier of any role on a split whose first classes are the private ones."""
+    """Train a network of any role on a split whose first classes are the private ones.
+
+    One that comes with its weights stays as it is; its card and its defenses are made all the same.
+    """
     started = time.monotonic()
     modality = load_modality(registry, dataset.modality)
-    loaded = load_defenses(registry, defenses, dataset.modality)
+    loaded = load_defenses(registry, defenses, dataset.modality, role)
     runtime = runtime.with_checkpoints(_checkpoints(runtime, dataset, model, training, defenses, role))
     with runtime.seeded(role, "parameters"):
         module = build_network(registry, model, len(classes), dataset.input, loaded)
-    adapter = modality.adapter(dataset.input)
+    input_spec = input_of(module, dataset.input)
+    adapter = modality.adapter(input_spec)
     trained, validation = set_aside(split, training.validation, runtime.rng(role, "validation"))
     trainer = Trainer(
         module, trained, config=training, adapter=adapter, augment=modality.augment, runtime=runtime,
         defenses=loaded, purpose=role, n_classes=len(classes), validation=validation,
         public=labelled_public(dataset) if loaded else None,
     )  # fmt: skip
-    trainer.fit()
+    if not is_trained(trainer.module):
+        trainer.fit()
     fit_defenses(
         loaded, trainer.module, adapter=adapter, reference=validation or trained, fresh=validation is not None,
         dataset=dataset, runtime=runtime,
@@ -97,7 +112,7 @@ def train_on(
             role=role,
             modality=dataset.modality,
             model=model,
-            input=dataset.input,
+            input=input_spec,
             classes=tuple(classes),
             data=describe(data, dataset),
             defenses=configured(defenses, loaded),

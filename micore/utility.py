@@ -1,20 +1,23 @@
-"""What a target is worth to those it is for: accuracy and calibration of the answers that they get."""
+"""What a target is worth to those it is for: how good the answers are that they get."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from micore.answers import HasTask, answer_of, is_classifier, task_losses
 from micore.contracts import Dataset, Defense, Samples, Split
 from micore.defense import guarded
 from micore.errors import DataError
-from micore.kit.training import accuracy
+from micore.kit.training import accuracy, placed
 from micore.runtime import Runtime
 
 ANSWER_BATCH = 256
+NEIGHBOURS = 10
 CALIBRATION_BINS = 15
 
 
@@ -28,12 +31,22 @@ def measure(
 ) -> dict[str, Any]:
     """Measure, on what was trained on and on held-out private data, the answers as the defenses leave them.
 
-    Gives for each ``accuracy`` and ``samples``; of held-out data also ``calibration_error`` and ``score_change``, the
-    mean L1 distance that defenses move the scores of a sample, from 0 to 2.
+    Gives of a classifier for each ``accuracy`` and ``samples``; of held-out data also ``calibration_error`` and
+    ``score_change``, the mean L1 distance that defenses move the scores of a sample, from 0 to 2. Of a network with a
+    task of its own for each ``loss`` and ``samples``; of one without, an encoder, see `neighbour_overlap`.
     """
+    parts = {
+        name: part
+        for name, part in (("train", trained), ("holdout", _holdout(dataset)))
+        if part is not None and len(part)
+    }
+    if isinstance(module, HasTask):
+        return _losses(module, adapter, parts, runtime)
+    if not is_classifier(module):
+        return _neighbours(module, adapter, parts.get("holdout"), runtime, defenses)
     found: dict[str, Any] = {}
-    for name, part in (("train", trained), ("holdout", _holdout(dataset))):
-        if part is None or part.labels is None or len(part) == 0:
+    for name, part in parts.items():
+        if part.labels is None:
             continue
         raw, given = (answers(module, adapter, part, runtime, guards) for guards in ((), defenses))
         found[f"{name}_accuracy"] = accuracy(given, part.labels)
@@ -44,14 +57,60 @@ def measure(
     return found
 
 
+def _losses(
+    module: nn.Module, adapter: Callable[[Samples], Tensor], parts: Mapping[str, Split], runtime: Runtime
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, part in parts.items():
+        found[f"{name}_loss"] = round(mean_loss(module, adapter, part, runtime), 4)
+        found[f"{name}_samples"] = len(part)
+    return found
+
+
+@torch.no_grad()
+def mean_loss(module: nn.Module, adapter: Callable[[Samples], Tensor], split: Split, runtime: Runtime) -> float:
+    """Return the mean over a split of what a network learns to lower, see `micore.answers.task_losses`."""
+    module.eval()
+    labels = torch.zeros(len(split), dtype=torch.int64) if split.labels is None else split.labels
+    total = 0.0
+    for rows in torch.arange(len(split)).split(ANSWER_BATCH):
+        inputs = adapter(placed(split.take(rows), runtime)).to(runtime.device)
+        total += float(task_losses(module, inputs, labels[rows].to(runtime.device)).double().sum())
+    return total / len(split)
+
+
+def _neighbours(
+    module: nn.Module, adapter: Callable[[Samples], Tensor], part: Split | None, runtime: Runtime,
+    defenses: Sequence[Defense],
+) -> dict[str, Any]:  # fmt: skip
+    if part is None or len(part) <= NEIGHBOURS:
+        return {}
+    raw, given = (answers(module, adapter, part, runtime, guards) for guards in ((), defenses))
+    return {"holdout_neighbour_overlap": round(neighbour_overlap(raw, given), 4), "holdout_samples": len(part)}
+
+
+def neighbour_overlap(raw: Tensor, given: Tensor, k: int = NEIGHBOURS) -> float:
+    """Return the share of the k nearest neighbours by cosine that embeddings (N, d) keep when they are given otherwise.
+
+    From 0 to 1: how well a search among embeddings that a defense has changed finds what it found before.
+    """
+    found = []
+    for vectors in (raw, given):
+        unit = functional.normalize(vectors.double(), dim=1)
+        found.append((unit @ unit.T).fill_diagonal_(-2).topk(k, dim=1).indices)
+    same = (found[0][:, :, None] == found[1][:, None, :]).any(dim=2)
+    return float(same.double().mean())
+
+
 def answering(
     module: nn.Module, adapter: Callable[[Samples], Tensor], defenses: Sequence[Defense]
 ) -> Callable[[Samples], Tensor]:
     """Return the function from canonical samples to the scores (N, classes) that a user gets, without gradients."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
     @torch.no_grad()
     def answer(samples: Samples) -> Tensor:
-        return guarded(module(adapter(samples)).float().softmax(dim=1), samples, defenses)
+        return guarded(answer_of(module, adapter(samples).to(device)), samples, defenses)
 
     return answer
 
@@ -63,9 +122,7 @@ def answers(
     """Return the scores (N, classes) that a user gets of a whole split, on the CPU."""
     answer, found = answering(module.eval(), adapter, defenses), []
     for rows in torch.arange(len(split)).split(ANSWER_BATCH):
-        samples = split.take(rows)
-        samples = samples.to(runtime.device) if isinstance(samples, Tensor) else samples
-        found.append(answer(samples).cpu())
+        found.append(answer(placed(split.take(rows), runtime)).cpu())
     return torch.cat(found)
 
 

@@ -7,7 +7,8 @@ the end of each pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +38,7 @@ class TargetView(Target):
         self.access = target.access if access is None else access
         self.input_spec = target.input_spec if input_spec is None else input_spec
         self.classes = target.classes
+        self.role = target.role
         self.ledger = target.ledger if ledger is None else ledger
         self._target, self._replaced = target, module
         self._ask_scores: Query = target.scores if scores is None else scores
@@ -52,6 +54,15 @@ class TargetView(Target):
         Raises: AccessDenied where they are the target's and not granted; BudgetExceeded.
         """
         return self._ask_scores(samples)
+
+    @property
+    def services(self) -> Mapping[str, Access]:
+        """What the target offers besides answering."""
+        return self._target.services
+
+    def ask(self, service: str, samples: Samples, **options: Any) -> Any:
+        """Return the target's own results of a service; its refusals are the target's."""
+        return self._target.ask(service, samples, **options)
 
     @property
     def module(self) -> CountedModule:

@@ -1,7 +1,8 @@
-"""Training of classifiers, with the hooks that defenses use."""
+"""Training of networks, classifiers above all, with the hooks that defenses use."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +13,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from micore.answers import HasTask
 from micore.contracts import Config, Defense, Samples, Split
 from micore.errors import ModelError
 from micore.runtime import Random, Runtime
 
 
 class TrainingConfig(Config):
-    """How a classifier is trained."""
+    """How a target is trained."""
 
     epochs: int = Field(30, ge=1, description="passes over the data")
     batch_size: int = Field(64, ge=2, description="samples of one step")
@@ -98,6 +100,11 @@ def _labels(split: Split) -> Tensor:
     return split.labels
 
 
+def placed(samples: Samples, runtime: Runtime) -> Samples:
+    """Return samples on the runtime's device; such as are no tensors are nowhere, and stay as they are."""
+    return samples.to(runtime.device) if isinstance(samples, Tensor) else samples
+
+
 class TrainingBatch:
     """One step's data; the forward pass is made once, when a loss first asks for it.
 
@@ -137,7 +144,7 @@ class TrainingBatch:
 
 
 class Trainer:
-    """Trains a classifier on one split.
+    """Trains a network on one split: a classifier, or one that says its own task (`micore.answers.HasTask`).
 
     Each epoch has its own random streams, so a training that was killed goes on bit for bit from
     the last saved epoch. Defenses may replace ``optimizer``, ``scheduler`` and ``sampler``.
@@ -173,7 +180,7 @@ class Trainer:
         self.validation = validation
         self.public = public
         self.sampler: Sampler = shuffled
-        self._best: Mapping[str, Any] = {"accuracy": -1.0, "epoch": 0, "module": {}}
+        self._best: Mapping[str, Any] = {"quality": -math.inf, "epoch": 0, "module": {}}
         for defense in self.defenses:
             self.split = defense.adapt_data(self.split)
         self.steps_per_epoch = max(1, -(-len(self.split) // config.batch_size))
@@ -251,9 +258,9 @@ class Trainer:
         all_labels = _labels(self.split)
         stream = self.runtime.rng(self.purpose, "augment", epoch)
         for indices in self.sampler(all_labels, self.config.batch_size, self.runtime.rng(self.purpose, "order", epoch)):
-            samples = self.split.take(indices).to(self.runtime.device)
+            samples = placed(self.split.take(indices), self.runtime)
             changed = self.augment(samples, self.config.augment, stream)
-            yield self.adapter(changed), all_labels[indices].to(self.runtime.device)
+            yield self.adapter(changed).to(self.runtime.device), all_labels[indices].to(self.runtime.device)
 
     def _validate(self, epoch: int) -> None:
         """Remember this epoch's model if it is the best so far on the samples kept aside; of equals the later one."""
@@ -261,15 +268,29 @@ class Trainer:
         last = epoch + 1 == self.config.epochs
         if part is None or not (last or all(item.is_complete(epoch, self.config.epochs) for item in self.defenses)):
             return
-        found = accuracy(predict(self.module, part.take, len(part), self.adapter, self.runtime), _labels(part))
-        if found >= self._best["accuracy"]:
+        found = self._quality(part)
+        if found >= self._best["quality"]:
             weights = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
-            self._best = {"accuracy": found, "epoch": epoch + 1, "module": weights}
+            self._best = {"quality": found, "epoch": epoch + 1, "module": weights}
+
+    @torch.no_grad()
+    def _quality(self, part: Split) -> float:
+        """Return the accuracy on samples that were kept aside, or how low the loss of the network's own task is."""
+        if not isinstance(self.module, HasTask):
+            return accuracy(predict(self.module, part.take, len(part), self.adapter, self.runtime), _labels(part))
+        self.module.eval()
+        losses = [
+            self.module.task_loss(self.adapter(part.take(rows)).to(self.runtime.device), _labels(part)[rows]).sum()
+            for rows in torch.arange(len(part)).split(self.config.batch_size)
+        ]
+        return -float(torch.stack(losses).sum()) / len(part)
 
     def loss(self, batch: TrainingBatch) -> Tensor:
-        """Return the loss of one batch: cross-entropy, as changed by the defenses in order."""
+        """Return the loss of one batch: cross-entropy or the network's own, as changed by the defenses in order."""
 
         def task_loss() -> Tensor:
+            if isinstance(self.module, HasTask):
+                return self.module.task_loss(batch.inputs, batch.labels).mean()
             return functional.cross_entropy(batch.logits, batch.labels)
 
         current = task_loss
@@ -308,7 +329,8 @@ def predict(
     """Return the logits of n samples, (n, classes), on the CPU; ``samples(indices)`` gives them."""
     module.eval()
     batches = torch.arange(n).split(batch_size)
-    return torch.cat([module(adapter(samples(indices).to(runtime.device))).float().cpu() for indices in batches])
+    inputs = (adapter(placed(samples(indices), runtime)).to(runtime.device) for indices in batches)
+    return torch.cat([module(batch).float().cpu() for batch in inputs])
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from micore.artifacts import Bundle, Card
 from micore.attacks import build_attack, preparer
-from micore.contracts import Attack, Case, Dataset, Defense, Evaluator, Modality, Split
+from micore.contracts import Attack, Case, Dataset, Defense, Evaluator, HasObservations, Modality, Split
 from micore.data import DataRequest, describe
 from micore.errors import AccessDenied, ModelError, RunError, UsageError
 from micore.external import External, SourceRequest
@@ -101,6 +101,11 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
     card = loaded.card
     if card.modality != spec.modality:
         raise ModelError(f"attack {spec.name!r} is for modality {spec.modality}; the target is {card.modality}")
+    if card.role not in (*spec.roles, "evaluator"):
+        raise ModelError(
+            f"attack {spec.name!r} attacks {' and '.join(spec.roles)} targets; this one is a {card.role}",
+            hint="`mi list-plugins --kind attack` shows the goals of attacks",
+        )
     _check_classes(card, dataset)
     _check_form(request, granted, loaded)
     modality = load_modality(registry, spec.modality)
@@ -110,13 +115,16 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
         raise UsageError(f"attack {spec.name!r} needs public data; data set {dataset.name!r} has none")
     if request.evaluator_model is not None:
         given_model(request.evaluator_model, dataset, loaded)
-    target, defenses = open_guarded(
+    guarded = open_guarded(
         registry, loaded, access=granted, ledger=Ledger(budget=request.budget), runtime=runtime, modality=modality,
         form=request.form,
     )  # fmt: skip
+    if isinstance(modality, HasObservations):
+        cases = modality.observe(cases, dataset, guarded.own)
     return Session(
         registry=registry, request=request, entry=entry, attack=attack, loaded=loaded, dataset=dataset,
-        modality=modality, cases=cases, target=target, defenses=defenses, runtime=runtime, evaluators=evaluators,
+        modality=modality, cases=cases, target=guarded.target, defenses=guarded.defenses, runtime=runtime,
+        evaluators=evaluators,
     )  # fmt: skip
 
 

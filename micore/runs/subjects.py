@@ -12,6 +12,7 @@ from micore.contracts import (
     Attack,
     Case,
     Dataset,
+    HasBaselines,
     HasControl,
     HasFloors,
     HasPrior,
@@ -40,7 +41,7 @@ CEILING = HOLDOUT
 SNAPSHOT = "snapshot-"
 """Begins the names of the attack's earlier stands: ``snapshot-0`` is the first."""
 
-INSTANCE = "instance"
+CLASS = "class"
 
 Controls = dict[str, list[Reconstruction]]
 
@@ -57,12 +58,15 @@ def attack_controls(
         found[PRIOR_SAMPLES] = sample_prior(attack.prior(prepared, runtime), reconstructions, runtime)
     if isinstance(attack, HasControl):
         found[NO_TARGET] = list(attack.control([item.case for item in reconstructions], prepared, runtime))
+    if isinstance(attack, HasBaselines):
+        given = attack.baselines([item.case for item in reconstructions], prepared, runtime)
+        found |= {name: list(items) for name, items in given.items()}
     return found
 
 
 def modality_floors(modality: Modality, cases: Sequence[Case], dataset: Dataset) -> Controls:
-    """Return what the adversary has without any attack on instances, where the modality knows that."""
-    instances = [case for case in cases if case.goal == INSTANCE]
+    """Return what the adversary has without any attack on other goals than classes, where the modality knows that."""
+    instances = [case for case in cases if case.goal != CLASS]
     if not instances or not isinstance(modality, HasFloors):
         return {}
     return {name: list(items) for name, items in modality.floors(instances, dataset).items()}
@@ -100,8 +104,8 @@ def with_cases(reconstructions: Sequence[Reconstruction], cases: Sequence[Case])
 
 
 def truths(cases: Sequence[Case], dataset: Dataset, modality: Modality) -> dict[str, Truth]:
-    """Return the samples behind cases of goal ``instance``, by case id; none where nobody knows them."""
-    instances = [case for case in cases if case.goal == INSTANCE]
+    """Return the samples behind cases of other goals than classes, by case id; none where nobody knows them."""
+    instances = [case for case in cases if case.goal != CLASS]
     return dict(modality.truths(instances, dataset)) if instances and isinstance(modality, HasTruth) else {}
 
 
@@ -163,7 +167,7 @@ def subjects(
     found = [Subject(name=ATTACK, reconstructions=reconstructions)]
     found += [Subject(name=name, reconstructions=items) for name, items in controls.items()]
     found += snapshots(reconstructions)
-    if all(item.case.goal == "class" for item in reconstructions):
+    if all(item.case.goal == CLASS for item in reconstructions):
         found.append(Subject(name=WRONG_LABEL, reconstructions=wrong_label(reconstructions, len(dataset.classes))))
     elif not truth:
         return found

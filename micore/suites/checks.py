@@ -18,6 +18,9 @@ from micore.runtime import PRECISIONS
 from micore.specs import ANY
 from micore.suites.suite import AttackEntry, DefenseEntry, Suite, TargetEntry, asked
 from micore.threat import Access
+from micore.training import target_role
+
+_FITTING = "name the targets that it fits: targets = [...]"
 
 
 def check_suite(registry: Registry, path: Path, suite: Suite) -> None:
@@ -56,11 +59,15 @@ def _check_defense(registry: Registry, suite: Suite, defense: DefenseEntry) -> N
     uses = [PluginUse(name=name, config=config) for name, config in map(parse_use, defense.uses)]
     for target in suite.targets:
         if asked(target.name, defense.targets):
-            load_defenses(registry, uses, _modality(registry, target))
+            load_defenses(registry, uses, _modality(registry, target), _role(registry, target))
 
 
 def _modality(registry: Registry, target: TargetEntry) -> str:
     return str(registry.find("dataset", target.data.partition(":")[0]).spec.modality)  # type: ignore[attr-defined]
+
+
+def _role(registry: Registry, target: TargetEntry) -> str:
+    return target_role(registry, PluginUse(name=parse_use(target.model)[0]))
 
 
 def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None:
@@ -78,7 +85,12 @@ def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None
             if modality not in (spec.modality, ANY):
                 raise UsageError(
                     f"attack {spec.name!r} is for modality {spec.modality}; target {target.name!r} is {modality}",
-                    hint="name the targets that it fits: targets = [...]",
+                    hint=_FITTING,
+                )
+            if (role := _role(registry, target)) not in spec.roles:
+                raise UsageError(
+                    f"attack {spec.name!r} attacks {' and '.join(spec.roles)} targets; {target.name!r} is a {role}",
+                    hint=_FITTING,
                 )
 
 

@@ -138,10 +138,9 @@ class AttackBench(Bench):
             checkpoints=checkpoints or OfferCounter(),
         )
         outcome = Outcome(ledger=RecordingLedger(budget=budget or Budget()))
-        target = Target(
-            module, access=self.spec.access if access is None else access,
-            adapter=self.modality.adapter(self.setting.dataset.input), input_spec=self.setting.dataset.input,
-            classes=self.setting.dataset.classes, ledger=outcome.ledger, runtime=runtime,
+        target = self.lab.target(
+            self.setting, self.spec.access if access is None else access, ledger=outcome.ledger, runtime=runtime,
+            module=module,
         )  # fmt: skip
         with scrambled(streams), counted(module) as outcome.counts:
             before, random_before = condition(module), global_streams()

@@ -51,7 +51,7 @@ class Bench:
     def setting(self) -> ToySetting:
         """The toy problem; skips the check when the modality offers none."""
         goals = getattr(self.spec, "goals", None) or ((self.spec.goal,) if hasattr(self.spec, "goal") else ())
-        return self.lab.setting(self.spec.modality, goals)
+        return self.lab.setting(self.spec.modality, goals, getattr(self.spec, "roles", ()))
 
     @cached_property
     def modality(self) -> Modality:

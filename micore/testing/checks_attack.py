@@ -12,7 +12,6 @@ import torch
 
 from micore.artifacts import load_state, save_state, write_tensors
 from micore.contracts import Case, HasControl, HasGenerator, HasPrior, Prepared, Reconstruction
-from micore.records import true_label
 from micore.runs.subjects import modality_floors, truths
 from micore.runtime import Checkpoints, Runtime
 from micore.testing.attack_bench import AttackBench, Outcome
@@ -21,6 +20,7 @@ from micore.testing.checks_threat import THREAT_CHECKS
 from micore.testing.counting import same
 from micore.testing.devices import pretend_accelerator
 from micore.testing.report import Check, require, skip
+from micore.testing.setting import held_out_samples
 
 SMOKE_SECONDS = 5.0
 CONTROL_SEEDS = 8
@@ -277,13 +277,8 @@ def _floor(bench: AttackBench) -> float:
 
 
 def _ceiling(bench: AttackBench) -> float:
-    split, values = bench.setting.dataset.split("holdout"), []
     truth = truths(bench.cases, bench.setting.dataset, bench.modality)
-    for case in bench.cases:
-        label = true_label(case, truth) or 0
-        labels = torch.full((len(split),), label) if split.labels is None else split.labels
-        rows = labels.eq(label).nonzero().flatten()
-        values.append(bench.setting.judge(case, split.take(rows)).mean())
+    values = [bench.setting.judge(case, held_out_samples(bench.setting, case, truth)).mean() for case in bench.cases]
     return float(torch.stack(values).double().mean())
 
 

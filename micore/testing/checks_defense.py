@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from micore.answers import HasTask, answer_of, is_classifier
 from micore.artifacts import Bundle
 from micore.contracts import Defense
 from micore.defending import fit_defenses
 from micore.errors import ModelError
-from micore.kit.training import Trainer, TrainingBatch, accuracy
+from micore.inputs import InputSpec
+from micore.kit.training import Trainer, TrainingBatch, accuracy, placed
 from micore.runtime import Runtime
 from micore.testing.bench import Bench
 from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS
@@ -24,7 +26,7 @@ from micore.testing.devices import pretend_accelerator
 from micore.testing.lab import train_setting
 from micore.testing.report import Check, require, skip
 from micore.testing.setting import ToySetting
-from micore.utility import answers
+from micore.utility import NEIGHBOURS, answers, mean_loss, neighbour_overlap
 
 STAGE_HOOKS = {
     "data": ("adapt_data", "adapt_inputs"),
@@ -57,7 +59,7 @@ class DefenseBench(Bench):
         """Return a defense that was fitted to the undefended target."""
         defense, setting, runtime = self.defense(), self.setting, self.runtime()
         fit_defenses(
-            [defense], self.plain, adapter=self.modality.adapter(setting.dataset.input),
+            [defense], self.plain, adapter=self.modality.adapter(self.input),
             reference=setting.dataset.split("private"), fresh=False, dataset=setting.dataset, runtime=runtime,
         )  # fmt: skip
         return defense
@@ -90,16 +92,24 @@ class DefenseBench(Bench):
         split, place = self.setting.dataset.split("private"), device or torch.device("cpu")
         rows = torch.arange(0, len(split), max(1, len(split) // 16))
         labels = split.labels if split.labels is not None else torch.zeros(len(split), dtype=torch.int64)
-        inputs = self.modality.adapter(self.setting.dataset.input)(split.take(rows).to(place))
+        inputs = self.modality.adapter(self.input)(self.placed(split.take(rows), place)).to(place)
         return TrainingBatch(module, inputs, labels[rows].to(place), epoch=9, epochs=10)
+
+    @cached_property
+    def input(self) -> InputSpec:
+        """What the toy target takes."""
+        return self.lab.bundle(self.setting).card.input
+
+    def placed(self, samples: Any, device: torch.device) -> Any:
+        """Return samples on a device, if they are somewhere at all."""
+        return placed(samples, self.runtime(device=device))
 
     def answers(self) -> tuple[Tensor, Any]:
         """Return a plain target's scores of held-out samples, and the samples."""
         split = self.setting.dataset.split("holdout")
         samples = split.take(range(len(split)))
         with torch.no_grad():
-            logits = self.plain.eval()(self.modality.adapter(self.setting.dataset.input)(samples))
-        return logits.softmax(dim=1), samples
+            return answer_of(self.plain.eval(), self.modality.adapter(self.input)(samples)), samples
 
 
 def stages_match_the_hooks(bench: DefenseBench) -> None:
@@ -129,9 +139,7 @@ def training_loss_gives_gradients(bench: DefenseBench) -> None:
         module = bench.setting.build(len(bench.setting.dataset.classes), bench.setting.dataset.input)
         module = bench.defense().adapt_model(module).train()
         batch = bench.batch(module)
-        loss = bench.defense().training_loss(
-            module, batch, lambda: functional.cross_entropy(batch.logits, batch.labels)
-        )
+        loss = bench.defense().training_loss(module, batch, lambda: _task_loss(module, batch))
         require(loss.ndim == 0 and bool(torch.isfinite(loss)), f"the training loss is {loss!r}")
         require(loss.requires_grad, "the training loss has no gradient")
         loss.backward()
@@ -143,8 +151,18 @@ def training_loss_gives_gradients(bench: DefenseBench) -> None:
     )
 
 
+def _task_loss(module: nn.Module, batch: TrainingBatch) -> Tensor:
+    if isinstance(module, HasTask):
+        return module.task_loss(batch.inputs, batch.labels).mean()
+    return functional.cross_entropy(batch.logits, batch.labels)
+
+
 def model_stays_useful(bench: DefenseBench) -> str:
     """A defense that destroys the model protects nothing that anyone wants."""
+    if isinstance(bench.plain, HasTask):
+        return _loss_stays_low(bench)
+    if not is_classifier(bench.plain):
+        return _neighbours_stay(bench)
     setting, split = bench.setting, bench.setting.dataset.split("holdout")
     chance = 1 / len(setting.dataset.classes)
     labels = split.labels if split.labels is not None else torch.zeros(0)
@@ -155,6 +173,29 @@ def model_stays_useful(bench: DefenseBench) -> str:
     )
     facts = f"accuracy {defended:.2f}, undefended {plain:.2f}, chance {chance:.2f}"
     require(defended >= (chance + plain) / 2, facts)
+    return facts
+
+
+def _loss_stays_low(bench: DefenseBench) -> str:
+    """Compare what a network of another task has learned with what the undefended one has."""
+    setting, adapter = bench.setting, bench.modality.adapter(bench.input)
+    with bench.runtime().seeded("untrained"):
+        fresh = setting.build(len(setting.dataset.classes), setting.dataset.input, **setting.model.config)
+    part = setting.dataset.split("private")
+    plain, defended, untrained = (
+        mean_loss(module, adapter, part, bench.runtime()) for module in (bench.plain, bench.trained.module, fresh)
+    )
+    facts = f"loss {defended:.2f}, undefended {plain:.2f}, untrained {untrained:.2f}"
+    require(defended <= (plain + untrained) / 2, facts)
+    return facts
+
+
+def _neighbours_stay(bench: DefenseBench) -> str:
+    """Compare whom embeddings find with whom they found."""
+    raw, samples = bench.answers()
+    share = neighbour_overlap(raw, bench.fitted().adapt_output(raw.clone(), samples))
+    facts = f"{share:.2f} of the nearest neighbours are kept, {NEIGHBOURS / (len(raw) - 1):.2f} by chance"
+    require(share >= (1 + NEIGHBOURS / (len(raw) - 1)) / 2, facts)
     return facts
 
 
@@ -173,15 +214,18 @@ def data_are_kept(bench: DefenseBench) -> None:
 
 
 def answers_are_probabilities(bench: DefenseBench) -> None:
-    """Adversaries and users read the scores as class probabilities."""
+    """Adversaries and users read the scores as probabilities, of all roles but an encoder."""
     scores, samples = bench.answers()
     kept = scores.clone()
     given = bench.fitted().adapt_output(scores, samples)
     require(tuple(given.shape) == tuple(kept.shape), f"scores {tuple(kept.shape)} became {tuple(given.shape)}")
-    require(bool(torch.isfinite(given).all()) and bool((given >= 0).all()), "scores are negative or not finite")
+    require(bool(torch.isfinite(given).all()), "scores are not finite")
+    require(same(scores, kept), "the given scores were changed in place")
+    if bench.setting.role == "encoder":
+        return
+    require(bool((given >= 0).all()), "scores are negative")
     worst = float((given.sum(dim=1) - 1).abs().max())
     require(worst < 1e-4, f"scores of one sample add up to {1 + worst:.4f} or {1 - worst:.4f}")
-    require(same(scores, kept), "the given scores were changed in place")
 
 
 def answer_depends_on_the_sample_only(bench: DefenseBench) -> None:
@@ -234,7 +278,7 @@ def devices_are_not_mixed(bench: DefenseBench) -> None:
         bench.train(bench.defense(), runtime=bench.runtime(device=device), epochs=2)
         defense = bench.fitted()
         defense.load_state(dict(defense.state()))
-        defense.adapt_output(scores.to(device), samples.to(device))
+        defense.adapt_output(scores.to(device), bench.placed(samples, device))
 
 
 def inference_is_switched_on(bench: DefenseBench) -> None:

@@ -53,7 +53,9 @@ class ModelBench(Bench):
 
     def inputs(self, n: int = BATCH) -> Tensor:
         """Return random normalised inputs."""
-        return self.runtime().rng("inputs").normal((n, *self.input.shape))
+        rng = self.runtime().rng("inputs")
+        fresh = self.setting.fresh_inputs
+        return rng.normal((n, *self.input.shape)) if fresh is None else fresh(self.input, n, rng)
 
 
 def logits_have_the_right_shape(bench: ModelBench) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from micore.answers import input_of, is_trained
 from micore.artifacts import Bundle, Card, PluginUse
-from micore.contracts import Case, Defense, EvaluatorModel, Modality, ModelBuilder, Split
+from micore.contracts import Case, Defense, EvaluatorModel, HasObservations, Modality, ModelBuilder, Split
 from micore.defending import labelled_public
 from micore.inputs import InputSpec
 from micore.kit.training import Trainer, accuracy, predict
@@ -22,6 +23,12 @@ from micore.testing.report import skip
 from micore.testing.setting import ToySetting
 from micore.testing.toys import ToyModality, toy_setting
 from micore.threat import Access, Budget, Ledger
+
+TARGET = "classifier"
+"""Stands for the target of a setting, whatever its role."""
+
+EVALUATOR = "evaluator"
+"""Stands for its judge."""
 
 
 class Lab:
@@ -40,15 +47,16 @@ class Lab:
                 return modality
         skip(f"modality {name!r} is not installed")
 
-    def setting(self, modality: str, goals: Sequence[str] = ()) -> ToySetting:
-        """Return a modality's toy problem for one of these goals; the first there is for ``any``.
+    def setting(self, modality: str, goals: Sequence[str] = (), roles: Sequence[str] = ()) -> ToySetting:
+        """Return a modality's toy problem for one of these goals, with a target of one of these roles.
 
-        Skips the check when there is none.
+        For ``any`` the first there is. Skips the check when there is none.
         """
         installed = [entry.spec.name for entry in self.registry.entries("modality")]
         for name in installed if modality == ANY else [modality]:
             for setting in self._offered(name):
-                if not goals or set(goals) & set(setting.goals):
+                fits = not goals or set(goals) & set(setting.goals)
+                if fits and (not roles or setting.role in roles):
                     return setting
         whose = "no installed modality" if modality == ANY else f"modality {modality!r}"
         what = f"toy problem for goal {' or '.join(goals)}" if goals else "toy problem"
@@ -66,34 +74,48 @@ class Lab:
             self._settings[name] = [offered] if isinstance(offered, ToySetting) else list(offered)
         return self._settings[name]
 
-    def bundle(self, setting: ToySetting, role: str = "classifier") -> Bundle:
-        """Return the trained target (or with role ``evaluator`` the judge) of a setting."""
+    def bundle(self, setting: ToySetting, role: str = TARGET) -> Bundle:
+        """Return the trained target (or as ``evaluator`` the judge) of a setting."""
         key = (setting.modality, setting.goals, setting.model.name, role)
         if key not in self._bundles:
             self._bundles[key] = train_toy(setting, self.modality(setting.modality), role)
         return self._bundles[key]
 
-    def module(self, setting: ToySetting, role: str = "classifier") -> nn.Module:
+    def module(self, setting: ToySetting, role: str = TARGET) -> nn.Module:
         """Return a fresh network with the trained weights, as a run would hold it."""
         bundle = self.bundle(setting, role)
         return restored(setting, bundle, role)
 
     def judge(self, setting: ToySetting, runtime: Runtime) -> EvaluatorModel:
         """Return the independent classifier of a setting, on the runtime's device."""
-        module = runtime.place(self.module(setting, "evaluator").requires_grad_(False).eval())
-        bundle = self.bundle(setting, "evaluator")
+        module = runtime.place(self.module(setting, EVALUATOR).requires_grad_(False).eval())
+        bundle = self.bundle(setting, EVALUATOR)
         return EvaluatorModel(
             bundle=bundle, module=module, adapter=self.modality(setting.modality).adapter(bundle.card.input)
         )
 
     def cases(self, setting: ToySetting, goal: str, evidence: str | None = None) -> list[Case]:
-        """Return all cases of a setting."""
-        return self.modality(setting.modality).cases(goal, setting.dataset, setting.dataset.classes, None, evidence)
+        """Return all cases of a setting, with what the target answered to them where that is their evidence."""
+        modality, dataset = self.modality(setting.modality), setting.dataset
+        cases = modality.cases(goal, dataset, dataset.classes, None, evidence)
+        if isinstance(modality, HasObservations):
+            return modality.observe(cases, dataset, self.target(setting, Access.SCORES))
+        return cases
+
+    def target(
+        self, setting: ToySetting, access: Access, *, ledger: Ledger | None = None, runtime: Runtime | None = None,
+        module: nn.Module | None = None,
+    ) -> Target:  # fmt: skip
+        """Return the trained toy target behind an access; ``module``: instead of a fresh copy of its network."""
+        spec = self.bundle(setting).card.input
+        return Target(
+            module or self.module(setting), access=access, adapter=self.modality(setting.modality).adapter(spec),
+            input_spec=spec, classes=setting.dataset.classes, ledger=ledger or Ledger(),
+            runtime=runtime or Runtime(device=torch.device("cpu")), role=setting.role,
+        )  # fmt: skip
 
 
-def train_toy(
-    setting: ToySetting, modality: Modality, role: str = "classifier", defenses: Sequence[Defense] = ()
-) -> Bundle:
+def train_toy(setting: ToySetting, modality: Modality, role: str = TARGET, defenses: Sequence[Defense] = ()) -> Bundle:
     """Train a setting's target, or its judge on the judging data; the same bundle every time."""
     trainer, bundle = train_setting(setting, modality, Runtime(device=torch.device("cpu")), role, defenses)
     return replace(bundle, weights={k: v.detach().clone() for k, v in trainer.module.state_dict().items()})
@@ -105,26 +127,27 @@ def train_setting(
 ) -> tuple[Trainer, Bundle]:  # fmt: skip
     """Train on any device, with changes to the training's config; the bundle holds no weights yet."""
     split, classes, builder, use = _part(setting, role)
-    spec, config = setting.dataset.input, setting.training.model_copy(update=changes)
+    config = setting.training.model_copy(update=changes)
     with runtime.seeded(role, "parameters"):
-        module = _built(builder, use, len(classes), spec, defenses)
+        module = _built(builder, use, len(classes), setting.dataset.input, defenses)
+    spec = input_of(module, setting.dataset.input)
     trainer = Trainer(
         module, split, config=config, adapter=modality.adapter(spec), augment=modality.augment,
         runtime=runtime, defenses=defenses, purpose=role, n_classes=len(classes),
         public=labelled_public(setting.dataset) if defenses else None,
     )  # fmt: skip
-    trainer.fit()
+    if not is_trained(trainer.module):
+        trainer.fit()
     card = Card(
-        role=role, modality=setting.modality, model=use, input=spec, classes=tuple(classes),
+        role=role if role == EVALUATOR else setting.role, modality=setting.modality, model=use, input=spec,
+        classes=tuple(classes),
         data={"name": setting.dataset.name, "fingerprint": setting.dataset.fingerprint},
-        training=config.model_dump(), seed=int(role == "evaluator"),
+        training=config.model_dump(), seed=int(role == EVALUATOR),
     )  # fmt: skip
     return trainer, Bundle(card=card, weights={}, source="toy")
 
 
-def restored(
-    setting: ToySetting, bundle: Bundle, role: str = "classifier", defenses: Sequence[Defense] = ()
-) -> nn.Module:
+def restored(setting: ToySetting, bundle: Bundle, role: str = TARGET, defenses: Sequence[Defense] = ()) -> nn.Module:
     """Build a bundle's network again, with its weights."""
     _, classes, builder, use = _part(setting, role)
     with Runtime(device=torch.device("cpu")).seeded("restore"):
@@ -141,7 +164,7 @@ def holdout_accuracy(setting: ToySetting, modality: Modality, module: nn.Module,
 
 
 def _part(setting: ToySetting, role: str) -> tuple[Split, tuple[str, ...], ModelBuilder, PluginUse]:
-    if role == "evaluator":
+    if role == EVALUATOR:
         return (*setting.dataset.judging(), setting.judge_build, setting.judge_model)
     return setting.dataset.split("private"), setting.dataset.classes, setting.build, setting.model
 

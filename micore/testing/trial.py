@@ -32,13 +32,13 @@ class Trial:
         self.options = options
         self.runtime = Runtime(device=torch.device("cpu"), tile=tile, seed=seed)
         self.lab = Lab(self.registry)
-        self.setting = self.lab.setting(self.spec.modality, (self.spec.goal,))
+        self.setting = self.lab.setting(self.spec.modality, (self.spec.goal,), self.spec.roles)
         self.dataset, self.modality = self.setting.dataset, self.lab.modality(self.spec.modality)
 
     @cached_property
     def cases(self) -> list[Case]:
-        """All cases of the toy problem."""
-        return self.lab.cases(self.setting, self.spec.goal)
+        """All cases of the toy problem, with the evidence that the attack prepares for."""
+        return self.lab.cases(self.setting, self.spec.goal, getattr(self.attack().config, "evidence", None))  # type: ignore[attr-defined]
 
     def attack(self, **options: Any) -> Attack:
         """Build the attack, with further options over those of the trial."""
@@ -46,11 +46,9 @@ class Trial:
 
     def target(self, budget: int | None = None, access: Access | None = None) -> Target:
         """Return the toy target behind the attack's access, with a budget of queries."""
-        return Target(
-            self.lab.module(self.setting), access=access or self.spec.access,
-            adapter=self.modality.adapter(self.dataset.input), input_spec=self.dataset.input,
-            classes=self.dataset.classes, ledger=Ledger(budget=Budget(queries=budget)), runtime=self.runtime,
-        )  # fmt: skip
+        return self.lab.target(
+            self.setting, access or self.spec.access, ledger=Ledger(budget=Budget(queries=budget)), runtime=self.runtime
+        )
 
     def prepare(self, attack: Attack, target: Target) -> Prepared | None:
         """Prepare an attack with the toy's public data, if it says that it needs them."""

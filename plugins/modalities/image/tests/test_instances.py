@@ -81,10 +81,10 @@ def test_a_case_is_the_same_whatever_else_is_chosen(digits):
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ("676", "--classes 676 on 676 private images, counted from 0"),
+        ("676", "--classes 676 on 676 private samples, counted from 0"),
         ("9-3", "a range goes upwards (3-9)"),
-        ("three", "three: no number of an image"),
-        ("", "no number of an image"),
+        ("three", "three: no number of a sample"),
+        ("", "no number of a sample"),
         ("9" * 5000, "on 676 private images"),
     ],
 )

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mi_image import plugin
-from mi_image.choice import read_choice
 from mi_image.datasets.digits import open_digits
 from mi_image.jitter import STRENGTHS
 from mi_image.modality import ImageModality
@@ -23,6 +22,7 @@ from mi_image.previews import grid, to_bytes
 from micore.contracts import Modality
 from micore.errors import ModelError, UsageError
 from micore.inputs import InputSpec
+from micore.kit.choice import read_choice
 from micore.runtime import Random
 
 MODALITY = ImageModality()

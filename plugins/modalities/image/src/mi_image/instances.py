@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mi_image.choice import read_rows
 from mi_image.corruptions import MaskedImage, corrupt_case, find_corruption, paste, squared_distances
 from micore.contracts import Case, Dataset, Reconstruction, Split, Truth
 from micore.errors import DataError, UsageError
+from micore.kit.choice import read_rows
 
 SPREAD = 20
 """How many private images a run attacks when the user chooses none."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mi_image.adapter import ImageAdapter
-from mi_image.choice import read_choice
 from mi_image.instances import instance_cases, instance_floors, instance_truths
 from mi_image.jitter import STRENGTHS
 from mi_image.overlap import measure_overlap
@@ -18,6 +17,7 @@ from mi_image.previews import export_grids, html
 from micore.contracts import Case, Dataset, Reconstruction, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
+from micore.kit.choice import read_choice
 from micore.runtime import Random
 
 if TYPE_CHECKING:

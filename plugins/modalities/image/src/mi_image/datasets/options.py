@@ -10,9 +10,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from mi_image.choice import read_choice
 from micore.contracts import Config
 from micore.errors import DataError
+from micore.kit.choice import read_choice
 
 
 class DatasetOptions(Config):

@@ -1,4 +1,4 @@
-"""Reading a selection of classes, such as ``0-4,7`` or ``cat,dog``, or of single images."""
+"""Reading a selection of classes, such as ``0-4,7`` or ``cat,dog``, or of single samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_choice(
 
 
 def read_rows(choice: str, n: int, *, option: str = "--classes") -> list[int]:
-    """Return the rows of n images that ``choice`` names (``0-9,12``), in its order and each once; ``all`` are all.
+    """Return the rows of n samples that ``choice`` names (``0-9,12``), in its order and each once; ``all`` are all.
 
     Raises: UsageError when a part is no row or range of rows, or out of range.
     """
@@ -45,8 +45,8 @@ def read_rows(choice: str, n: int, *, option: str = "--classes") -> list[int]:
     for part in (text.strip() for text in choice.split(",")):
         match = _RANGE.fullmatch(part)
         if match is None:
-            raise UsageError(f"{option} {part}: no number of an image, nor a range of them", hint="such as 0-9,12")
-        rows += _range_of(match, n, option, UsageError, f"{n} private images, counted from 0")
+            raise UsageError(f"{option} {part}: no number of a sample, nor a range of them", hint="such as 0-9,12")
+        rows += _range_of(match, n, option, UsageError, f"{n} private samples, counted from 0")
     return list(dict.fromkeys(rows))
 
 

@@ -1,0 +1,1 @@
+"""How far do planted secrets stand out among others of their kind?"""

@@ -1,0 +1,1 @@
+"""How much of its training texts did a language model give away?"""

@@ -1,0 +1,1 @@
+"""Which personal data of a text were recovered?"""

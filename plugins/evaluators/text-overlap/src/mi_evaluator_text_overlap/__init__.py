@@ -1,0 +1,1 @@
+"""How like the very text is what was recovered of it?"""

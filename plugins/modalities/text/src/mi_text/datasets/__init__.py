@@ -1,0 +1,1 @@
+"""The text data sets, one module each; every opener is a `micore.contracts.DatasetOpener`."""

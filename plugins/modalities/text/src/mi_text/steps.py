@@ -1,0 +1,111 @@
+"""Training a network of the adversary's on rows of tokens for a number of steps, in batches of similar length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from micore.errors import ModelError
+from micore.runtime import Runtime
+
+POOL = 16
+"""Batches that are sorted by length together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """How a network is trained: AdamW with warm-up and a cosine down to 0, gradients clipped to norm 1."""
+
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+
+    def rate(self, step: int) -> float:
+        """Return the factor of the learning rate at a step."""
+        warmup = min(self.warmup, max(1, self.steps // 10))
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+
+
+def train_steps(
+    module: nn.Module, losses: Callable[[Tensor], Tensor], lengths: Sequence[int], plan: StepPlan, runtime: Runtime,
+    purpose: str,
+) -> list[float]:  # fmt: skip
+    """Train in place for ``plan.steps`` steps; return the loss every twentieth of the way.
+
+    losses: rows int64 (B,), on the CPU, to the losses (B,) of these examples; lengths: tokens of each example.
+    A training that was killed goes on bit for bit from the runtime's checkpoints.
+
+    Raises: ModelError when the loss stops being finite.
+    """
+    optimizer = torch.optim.AdamW(
+        module.parameters(), plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay
+    )
+    saved = runtime.checkpoints.load()
+    done, history, running = 0, list[float](), torch.zeros((), device=runtime.device)
+    if saved is not None:
+        done, history, running = int(saved["done"]), list(saved["history"]), saved["running"].to(runtime.device)
+        module.load_state_dict(saved["module"])
+        optimizer.load_state_dict(saved["optimizer"])
+    every = max(1, plan.steps // 20)
+    module.train()
+    with runtime.progress.track(purpose, plan.steps) as report:
+        for step in range(done, plan.steps):
+            rows = batch_of(step, lengths, plan.batch_size, runtime, purpose)
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * plan.rate(step)
+            optimizer.zero_grad(set_to_none=True)
+            with runtime.seeded(purpose, step), runtime.autocast():
+                loss = losses(rows).mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            running = running + loss.detach()
+            if (step + 1) % every == 0:
+                history.append(_checked(float(running) / every, purpose))
+                running = torch.zeros((), device=runtime.device)
+            report(step + 1)
+            runtime.checkpoints.offer(
+                lambda at=step + 1: _state(at, history, running, module, optimizer)  # type: ignore[misc]
+            )
+    module.eval()
+    return history
+
+
+def batch_of(step: int, lengths: Sequence[int], size: int, runtime: Runtime, purpose: str) -> Tensor:
+    """Return the rows of a step: examples of similar length, each row once in a pass over all."""
+    per_pass = max(1, len(lengths) // size)
+    turn, place = divmod(step, per_pass)
+    order = runtime.rng(purpose, "order", turn).permutation(len(lengths))
+    pool, inside = divmod(place, POOL)
+    start = pool * POOL * size
+    stop = min(start + POOL * size, per_pass * size if len(lengths) >= size else len(lengths))
+    rows = order[start:stop]
+    known = torch.as_tensor(lengths)
+    by_length = rows[known[rows].argsort(stable=True)]
+    batches = by_length.split(size)
+    mixed = runtime.rng(purpose, "mix", turn, pool).permutation(len(batches))
+    return batches[int(mixed[inside])]
+
+
+def _checked(loss: float, purpose: str) -> float:
+    if not math.isfinite(loss):
+        raise ModelError(f"{purpose} diverged", hint="lower the learning rate")
+    return round(loss, 5)
+
+
+def _state(
+    done: int, history: Sequence[float], running: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    return {
+        "done": done, "history": list(history), "running": running, "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }  # fmt: skip

@@ -1,0 +1,66 @@
+"""Tokenizers: made for a data set, stored in the input spec of its models, read again from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from micore.errors import ModelError
+from micore.inputs import InputSpec
+
+PAD, BEGIN, END, MASK, UNKNOWN = "<pad>", "<s>", "</s>", "<mask>", "<unk>"
+SPECIALS = (PAD, BEGIN, END, MASK, UNKNOWN)
+PAD_ID, BEGIN_ID, END_ID, MASK_ID, UNKNOWN_ID = range(len(SPECIALS))
+"""Ids of the special tokens in every tokenizer that is made here."""
+
+TOKENIZER = "tokenizer"
+"""The option of an `InputSpec` that holds a tokenizer as JSON text."""
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> str:
+    """Make a byte-level BPE tokenizer of so many tokens, as JSON text; equal texts make equal tokenizers.
+
+    Every text can be encoded and comes back unchanged, as bytes are tokens.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIALS), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(list(texts), trainer)
+    return str(tokenizer.to_str())
+
+
+def text_input(tokenizer: str, max_tokens: int) -> InputSpec:
+    """Describe the input of a model: up to ``max_tokens`` tokens of a tokenizer that `train_tokenizer` made."""
+    return InputSpec(shape=(max_tokens,), options={TOKENIZER: tokenizer})
+
+
+@lru_cache(maxsize=16)
+def _read(text: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(f"the input spec's tokenizer cannot be read: {error}") from error
+
+
+def tokenizer_of(spec: InputSpec) -> Tokenizer:
+    """Return the tokenizer of an input spec.
+
+    Raises: ModelError when it has none, or one that cannot be read.
+    """
+    text = spec.options.get(TOKENIZER)
+    if not isinstance(text, str):
+        raise ModelError("the input spec has no tokenizer: this is no model of texts")
+    return _read(text)
+
+
+def decode(tokenizer: Tokenizer, ids: Sequence[Sequence[int]]) -> list[str]:
+    """Return the texts of rows of token ids, without special tokens and the spaces around."""
+    return [text.strip() for text in tokenizer.decode_batch([list(row) for row in ids], skip_special_tokens=True)]
