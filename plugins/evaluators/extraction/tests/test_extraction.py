@@ -137,6 +137,12 @@ def test_a_longer_number_is_no_shorter_one() -> None:
     assert known.in_order(["212-555-0199 or 555-0199"]) == ["212-555-0199", "555-0199"]
 
 
+def test_the_longer_of_two_shapes_is_taken() -> None:
+    facts: tuple[Facts, ...] = ({"phone": "555-0199"}, {"phone": "555-0100 x12"})
+    known = Identifiers.of(TextSplit(("a 555-0199", "b 555-0100 x12"), None, facts))
+    assert known.in_order(["555-0100 x99, 555-0100"]) == ["555-0100 x99", "555-0100"]
+
+
 def test_recall_stops_at_one_wrong_value_too_many() -> None:
     known = Identifiers.of(PRIVATE)
     ranked = ["555-010-0000 a10@mail.org", "999-999-9999", "555-010-0001", "888-888-8888", "555-010-0002"]

@@ -76,7 +76,7 @@ def test_values_are_means_over_cases() -> None:
 
 
 def test_only_the_best_sample_counts() -> None:
-    padded = [[*some, TEXTS[0], "more"] for some in NOISE]
+    padded = [[*some, text] for some, text in zip(NOISE, TEXTS, strict=True)]
     first, alone = measure(subject(padded)), measure(subject(NOISE))
     assert {key: item.value for key, item in first.items()} == {key: item.value for key, item in alone.items()}
 

@@ -26,7 +26,8 @@ class Condition(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the prefix."""
-        return self.linear(values).unflatten(1, (self.places, -1))
+        found: Tensor = self.linear(values)
+        return found.unflatten(1, (self.places, -1))
 
 
 class Decoder(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,9 +74,7 @@ def train_steps(
                 history.append(_checked(float(running) / every, purpose))
                 running = torch.zeros((), device=runtime.device)
             report(step + 1)
-            runtime.checkpoints.offer(
-                lambda at=step + 1: _state(at, history, running, module, optimizer)  # type: ignore[misc]
-            )
+            runtime.checkpoints.offer(partial(_state, step + 1, history, running, module, optimizer))
     module.eval()
     return history
 
@@ -93,7 +92,8 @@ def batch_of(step: int, lengths: Sequence[int], size: int, runtime: Runtime, pur
     by_length = rows[known[rows].argsort(stable=True)]
     batches = by_length.split(size)
     mixed = runtime.rng(purpose, "mix", turn, pool).permutation(len(batches))
-    return batches[int(mixed[inside])]
+    chosen: Tensor = batches[int(mixed[inside])]
+    return chosen
 
 
 def _checked(loss: float, purpose: str) -> float:

@@ -57,7 +57,8 @@ class WordEncoder(nn.Module):
 
     def answer(self, inputs: Tensor) -> Tensor:
         """Return the embeddings."""
-        return self(inputs)
+        embedded: Tensor = self(inputs)
+        return embedded
 
 
 def word_encoder(n_classes: int, input_spec: InputSpec, **arguments: Any) -> WordEncoder:
