@@ -29,8 +29,8 @@ __all__ = [
     "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
     "Fitting", "Forecast", "HasBaselines", "HasControl", "HasFloors", "HasForecast", "HasGenerator",
     "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement", "Modality", "ModelBuilder", "NoConfig",
-    "Prepared", "Prior", "Reconstruction", "Reference", "Samples", "Snapshot", "Split", "Subject", "Truth",
-    "WrapsAttack",
+    "Prepared", "Prior", "Reconstruction", "Reference", "Samples", "ShowsDifferences", "Snapshot", "Split", "Subject",
+    "Truth", "WrapsAttack",
 ]  # fmt: skip
 
 
@@ -156,6 +156,14 @@ class HasFloors(Protocol):
 
     def floors(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Sequence[Reconstruction]]:
         """Return by name what the adversary has anyway, such as ``evidence`` and ``nearest-public``."""
+
+
+@runtime_checkable
+class ShowsDifferences(Protocol):
+    """A modality that can mark where recovered samples differ from the truth."""
+
+    def show_against(self, truth: Samples, samples: Samples, limit: int) -> str:
+        """Return a self-contained HTML fragment of up to ``limit`` samples; truth: a sample, of length 1."""
 
 
 @runtime_checkable

@@ -63,7 +63,15 @@ def command(
 
 def describe(path: Path, metrics: Mapping[str, Any]) -> str:
     """Say in a line what was trained."""
-    accuracy = metrics.get("holdout_accuracy")
-    if accuracy is None:
-        return f"{path}: no held-out data to measure accuracy on"
-    return f"{path}: accuracy {accuracy:.1%} on {metrics['holdout_samples']} held-out samples"
+    n = metrics.get("holdout_samples")
+    for name, text in _QUALITIES.items():
+        if name in metrics:
+            return f"{path}: {text.format(metrics[name])} on {n} held-out samples"
+    return f"{path}: no held-out data to measure it on"
+
+
+_QUALITIES = {
+    "holdout_accuracy": "accuracy {:.1%}",
+    "holdout_loss": "loss {:.3f}",
+    "holdout_neighbour_overlap": "{:.1%} of the nearest neighbours kept",
+}

@@ -8,8 +8,9 @@ that the answer depends neither on the other samples nor on the device, and no g
 Pictures (N, C, H, W) are averaged over blocks before they are quantised, and the steps of the quantisation are
 shifted by offsets that the key fixes: a sample that is nearly the same gets the same numbers as long as no
 block's mean crosses a step. The more blocks, the more often one is crossed, so this is for changes far below a
-level. Other tensors are quantised value by value. Samples that are no tensors (strings, graphs) have nothing to
-quantise: their scores stand for them.
+level. Other tensors are quantised value by value. Texts are told apart by their characters, but for case, width and
+spaces, which many models do not see: asking with others must not give other numbers. Other samples (graphs) have
+nothing to quantise: their scores stand for them.
 
 The mixing is that of splitmix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", OOPSLA
 2014). It spreads bits well and is quick; it is no cryptographic code, and a key can be had back from enough of
@@ -18,8 +19,11 @@ its output by someone who sees the uniform numbers themselves.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -38,6 +42,9 @@ BLOCK = 8
 
 FINE = 1 << 20
 """Steps between 0 and 1 before blocks are summed: whole numbers have the same sum in any order."""
+
+TEXT_CODES = 4
+"""Numbers of 64 bits that a text is reduced to."""
 
 FURTHEST = float(1 << 20)
 """Values beyond are clipped: with `FINE`, `LEVELS` and the blocks they stay below 64 bits."""
@@ -81,9 +88,9 @@ class KeyedNoise:
         self._key = int(key)
 
     def uniforms(self, inputs: Samples, scores: Tensor, n: int) -> Tensor:
-        """Return float32 (N, n), each above 0 and below 1; scores (N, K) stand for samples that are no tensors.
+        """Return float32 (N, n), each above 0 and below 1.
 
-        Raises: ModelError before there is a key.
+        scores (N, K) stand for samples that are neither tensors nor texts. Raises: ModelError before there is a key.
         """
         if self._key is None:
             raise ModelError("the noise has no key yet", hint="fit the defense, or load its state")
@@ -106,8 +113,10 @@ def draw_key() -> int:
 def sample_codes(inputs: Samples, scores: Tensor, key: int, levels: int = LEVELS) -> Tensor:
     """Return what samples are told apart by, int64 (N, codes).
 
-    inputs: canonical samples; scores (N, K) stand for them where they are no tensor.
+    inputs: canonical samples; scores (N, K) stand for them where they are neither a tensor nor texts.
     """
+    if _are_texts(inputs):
+        return torch.tensor([_text_code(text) for text in inputs], device=scores.device).reshape(-1, TEXT_CODES)
     values = (inputs if isinstance(inputs, Tensor) else scores).detach()
     values = values[:, None] if values.ndim == 1 else values
     if not values.is_floating_point():
@@ -118,6 +127,17 @@ def sample_codes(inputs: Samples, scores: Tensor, key: int, levels: int = LEVELS
     step = FINE * side * side
     offsets = (_mixed(_positions(sums) + _later(key)) >> 1).remainder(step)
     return torch.div(sums * (levels - 1) + offsets, step, rounding_mode="floor")
+
+
+def _are_texts(inputs: Samples) -> TypeGuard[Sequence[str]]:
+    return isinstance(inputs, (list, tuple)) and all(isinstance(item, str) for item in inputs)
+
+
+def _text_code(text: str) -> list[int]:
+    """Return the numbers of a text, without what case, width of characters and spaces add to it."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    found = hashlib.blake2b(plain.encode(errors="surrogatepass"), digest_size=8 * TEXT_CODES).digest()
+    return [int.from_bytes(found[start : start + 8], signed=True) for start in range(0, len(found), 8)]
 
 
 def block_side(height: int, width: int) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from micore.contracts import HasTruth
+from micore.contracts import HasTruth, ShowsDifferences
 from micore.report.model import class_name
 
 if TYPE_CHECKING:
-    from micore.contracts import Case, Dataset, Modality, Reconstruction
+    from micore.contracts import Case, Dataset, Modality, Reconstruction, Samples
     from micore.runs.store import Run
 
 EVIDENCE = "evidence"
@@ -83,19 +83,31 @@ def _exhibit(
         if item.case.id in items
     }
     fragments = {EVIDENCE: stored[EVIDENCE]} if EVIDENCE in stored else {}
+    truth = None
     if private_data is not None:
-        private = _private(item.case, modality, private_data)
+        truth = _truth(item.case, modality, private_data)
+        private = _private(item.case, truth, modality, private_data)
         fragments |= {"private": private} if private else {}
-    fragments["recovered"] = modality.show(item.samples, PER_CASE)
+    if truth is not None and isinstance(modality, ShowsDifferences):
+        fragments["recovered"] = modality.show_against(truth, item.samples, PER_CASE)
+    else:
+        fragments["recovered"] = modality.show(item.samples, PER_CASE)
     fragments |= {name: fragment for name, fragment in stored.items() if name != EVIDENCE}
     return Exhibit(case=item.case.id, class_name=class_name(run, item.case.label), fragments=fragments)
 
 
-def _private(case: Case, modality: Modality, dataset: Dataset) -> str | None:
-    """Show private samples of the case's class, or the very sample that a case of goal ``instance`` is about."""
-    if case.goal == "instance":
-        known = modality.truths([case], dataset) if isinstance(modality, HasTruth) else {}
-        return modality.show(known[case.id].sample, 1) if case.id in known else None
+def _truth(case: Case, modality: Modality, dataset: Dataset) -> Samples | None:
+    """Return the very sample that a case is about, where it is not about a class."""
+    if case.goal == "class" or not isinstance(modality, HasTruth):
+        return None
+    known = modality.truths([case], dataset)
+    return known[case.id].sample if case.id in known else None
+
+
+def _private(case: Case, truth: Samples | None, modality: Modality, dataset: Dataset) -> str | None:
+    """Show private samples of the case's class, or the very sample that it is about."""
+    if case.goal != "class":
+        return None if truth is None else modality.show(truth, 1)
     split = dataset.split("private")
     if split.labels is None or case.label is None:
         return None

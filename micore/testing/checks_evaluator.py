@@ -32,6 +32,8 @@ class EvaluatorBench(Bench):
     @cached_property
     def subjects(self) -> list[Subject]:
         """The perfect attack, no attack, and the perfect attack under another name."""
+        if "ranking" in self.spec.needs:
+            skip("judges rankings of candidates; toy problems offer samples")
         cases = self.lab.cases(self.setting, self.setting.goals[0])
         known = truths(cases, self.setting.dataset, self.modality)
         noise = [self.setting.noise(SAMPLES, self.runtime().rng("noise", case.id)) for case in cases]

@@ -152,10 +152,22 @@ def test_where_a_value_stands_matters() -> None:
     assert len(set(sample_hashes(torch.zeros(1, 3, dtype=torch.int64), KEY).tolist() + hashes)) == 4
 
 
-def test_samples_that_are_no_tensors_are_told_apart_by_their_scores() -> None:
+def test_texts_are_told_apart_by_what_they_say() -> None:
+    """Their scores differ a little with the batch, and not with case, width and spaces: neither may count."""
+    keyed, texts = noise(), ["Call  Ann\n", "call ann", "\uff23all Ann", "call Anna", "annc all"]
+    found = keyed.uniforms(texts, torch.rand(5, 2), 2)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert len(found.unique(dim=0)) == 3
+    assert torch.equal(keyed.uniforms(tuple(texts[3:4]), torch.rand(1, 2), 2), found[3:4])
+    assert not torch.equal(noise(seed=1).uniforms(texts, torch.rand(5, 2), 2), found)
+    assert keyed.uniforms(["", "\ud800"], torch.rand(2, 2), 2).isfinite().all()
+
+
+def test_samples_that_are_neither_tensors_nor_texts_are_told_apart_by_their_scores() -> None:
     keyed = noise()
     scores = torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.1, 0.9]])
-    found = keyed.uniforms(["a", "b", "c"], scores, 2)
+    found = keyed.uniforms([("a",), ("b",), ("c",)], scores, 2)
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[1])
 

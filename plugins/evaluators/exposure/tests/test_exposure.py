@@ -222,12 +222,19 @@ def test_an_attack_that_ranks_nothing_is_told_so() -> None:
         measure(Subject(name="attack", reconstructions=[blind]))
 
 
-@pytest.mark.parametrize("name", ["holdout", "prior-samples", "snapshot-0"])
-def test_samples_that_are_no_candidates_are_left_out(name: str) -> None:
+@pytest.mark.parametrize("name", ["holdout", "prior-samples", "nearest-public"])
+def test_controls_that_rank_no_candidates_are_left_out(name: str) -> None:
     attack = Subject(name="attack", reconstructions=subject(MEMORISED).reconstructions[:2])
     drawn = Reconstruction(case=attack.reconstructions[0].case, samples=["Something else."], scores=torch.zeros(1))
     found = measure(attack, Subject(name=name, reconstructions=[drawn]))
     assert {who for who, _ in found} == {"attack"}
+
+
+def test_other_controls_are_measured_and_stands_without_scores_are_not() -> None:
+    items = subject(MEMORISED).reconstructions[:2]
+    found = measure(*(Subject(name=name, reconstructions=items) for name in ("attack", "small-model", "snapshot-0")))
+    assert {who for who, _ in found} == {"attack", "small-model"}
+    assert found["attack", "exposure"].value == found["small-model", "exposure"].value
 
 
 def test_other_cases_have_no_figures() -> None:

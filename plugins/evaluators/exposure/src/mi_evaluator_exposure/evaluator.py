@@ -30,12 +30,12 @@ from micore.contracts import Config, Interval, Measurement, Reconstruction, Refe
 from micore.errors import DataError
 from micore.kit.measuring import Figure, Rows, measure
 from micore.kit.statistics import percentile_interval
-from micore.runs.subjects import HOLDOUT, PRIOR_SAMPLES, SNAPSHOT
+from micore.runs.subjects import ATTACK, NO_TARGET, SNAPSHOT
 from micore.runtime import Runtime, derive_seed
 
 IDENTITY = "exposure@ranks"
-UNRANKED = (HOLDOUT, PRIOR_SAMPLES)
-"""Controls whose samples are no ranked candidates; earlier stands of a search are none either."""
+RANKING = (ATTACK, NO_TARGET)
+"""Subjects that must rank candidates; other controls, such as ``holdout``, may hold other texts."""
 
 
 class ExposureConfig(Config):
@@ -72,14 +72,17 @@ class ExposureEvaluator:
     def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
         """Measure every subject that ranks candidates alike; nothing where no case is of a planted secret.
 
-        Raises: DataError when an attack gives back fewer than two candidates of a case, or not the true one.
+        Earlier stands of a search have no scores, so they are left out.
+
+        Raises: DataError when the attack gives back fewer than two candidates of a case, or not the true one.
         """
         found = []
         for subject in subjects:
             items = [
                 item for item in subject.reconstructions if _is_of_secret(item) and item.case.id in reference.truth
             ]
-            if items and subject.name not in UNRANKED and not subject.name.startswith(SNAPSHOT):
+            ranks = subject.name in RANKING or all(_ranks(item, reference) for item in items)
+            if items and ranks and not subject.name.startswith(SNAPSHOT):
                 counts = repetitions(text_split(reference.dataset, "private"))
                 found += self._measure(subject.name, [standing(item, reference, counts) for item in items])
         return found
@@ -146,11 +149,16 @@ def _place_of(true: str, item: Reconstruction) -> int:
         raise DataError(
             f"exposure: case {item.case.id} has {len(item.samples)} samples, none to rank it among", hint=hint
         )
-    wanted = true.split()
-    for place, text in enumerate(item.samples):
-        if text.split() == wanted:
-            return place
-    raise DataError(f"exposure: the true text of case {item.case.id} is not among its candidates", hint=hint)
+    places = [place for place, text in enumerate(item.samples) if text.split() == true.split()]
+    if not places:
+        raise DataError(f"exposure: the true text of case {item.case.id} is not among its candidates", hint=hint)
+    return places[0]
+
+
+def _ranks(item: Reconstruction, reference: Reference) -> bool:
+    """Tell whether the true text of a case is among several samples."""
+    true = str(reference.truth[item.case.id].sample[0]).split()
+    return len(item.samples) > 1 and any(text.split() == true for text in item.samples)
 
 
 def _is_of_secret(item: Reconstruction) -> bool:

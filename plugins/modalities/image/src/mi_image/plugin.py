@@ -19,6 +19,8 @@ def mi_modalities() -> Iterable[ModalitySpec]:
             target="mi_image.modality:ImageModality",
             summary="Pictures in [0, 1], grey or colour: PNG previews, resizing, look-alike search",
             default_dataset="digits",
+            default_model="small-cnn",
+            default_attack="plmi",
         )
     ]
 

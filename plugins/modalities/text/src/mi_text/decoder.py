@@ -27,7 +27,8 @@ class Condition(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Return the prefix."""
         found: Tensor = self.linear(values)
-        return found.unflatten(1, (self.places, -1))
+        places: Tensor = found.unflatten(1, (self.places, -1))
+        return places
 
 
 class Decoder(nn.Module):

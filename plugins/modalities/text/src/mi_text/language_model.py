@@ -79,18 +79,8 @@ class CausalLanguageModel(nn.Module):
 
     def _generate(self, inputs: Tensor, *, sampling: Sampling, rng: Random) -> Tensor:
         uniform = rng.uniform((sampling.max_tokens, len(inputs)))
-        room = self.network.size.tokens - 1
-        prompts = inputs[:, : max(int((inputs != PAD_ID).sum(dim=1).max()), 0)] if len(inputs) else inputs
-        begin = torch.full((len(inputs), 1), BEGIN_ID, device=inputs.device)
-        # prompts end in the same column, so that all rows go on together
-        lengths = (prompts != PAD_ID).sum(dim=1)
-        width = prompts.shape[1]
-        columns = torch.arange(width, device=inputs.device)[None] - (width - lengths)[:, None]
-        shifted = prompts.gather(1, columns.clamp(min=0)) if width else prompts
-        behind = columns >= 0
-        tokens = torch.cat([begin, shifted], dim=1)
-        visible = torch.cat([torch.ones_like(begin, dtype=torch.bool), behind], dim=1)
-        positions = torch.cat([torch.zeros_like(begin), (columns + 1).clamp(min=0)], dim=1)
+        tokens, visible, positions = _flush_right(inputs)
+        lengths, room = positions[:, -1], self.network.size.tokens - 1
         states, cache = self.network(self.network.embed(tokens), visible=visible, positions=positions)
         found = torch.full((len(inputs), sampling.max_tokens), PAD_ID, device=inputs.device)
         running = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
@@ -103,11 +93,23 @@ class CausalLanguageModel(nn.Module):
             if step + 1 == sampling.max_tokens or (step % _LOOK_EVERY == _LOOK_EVERY - 1 and not bool(running.any())):
                 break
             visible = torch.cat([visible, running[:, None]], dim=1)
-            place = (lengths + 1 + step).clamp(max=self.network.size.tokens - 1)
+            place = (lengths + 1 + step).clamp(max=room)
             states, cache = self.network(
                 self.network.embed(token[:, None]), visible=visible, cache=cache, positions=place[:, None]
             )
         return found
+
+
+def _flush_right(prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Put the beginning before each prompt (N, T) and let all end in the last column, so that they go on together.
+
+    Returns the tokens (N, T + 1), which of them are there, and their positions.
+    """
+    lengths = (prompts != PAD_ID).sum(dim=1)
+    begun = functional.pad(prompts[:, : int(lengths.max())] if len(prompts) else prompts, (1, 0), value=BEGIN_ID)
+    last = begun.shape[1] - 1
+    columns = torch.arange(last + 1, device=prompts.device)[None] - (last - lengths)[:, None]
+    return begun.gather(1, columns.clamp(min=0)), columns >= 0, columns.clamp(min=0)
 
 
 _LOOK_EVERY = 8

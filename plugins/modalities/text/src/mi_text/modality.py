@@ -14,7 +14,7 @@ from mi_text.augment import augment
 from mi_text.cases import KINDS, text_cases, text_truths
 from mi_text.observing import observed
 from mi_text.overlap import measure_overlap
-from mi_text.previews import export_texts, fragment
+from mi_text.previews import compared, export_texts, fragment
 from micore.contracts import Case, Dataset, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
@@ -109,6 +109,10 @@ class TextModality:
     def show(self, samples: Sequence[str], limit: int) -> str:
         """Return a self-contained HTML fragment that shows up to ``limit`` texts."""
         return fragment(samples, limit)
+
+    def show_against(self, truth: Sequence[str], samples: Sequence[str], limit: int) -> str:
+        """Return a fragment that shows up to ``limit`` texts with the words in bold that the truth has, too."""
+        return compared(truth[0], samples, limit)
 
     def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
         """Return the private text behind each case, by case id; a whole corpus has none."""

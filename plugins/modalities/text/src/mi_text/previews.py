@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from micore.files import atomic_path, safe_name
@@ -32,3 +33,17 @@ def fragment(texts: Sequence[str], limit: int) -> str:
     """Return an HTML list of up to ``limit`` texts."""
     items = "".join(f"<li>{html.escape(one_line(text))}</li>" for text in texts[: max(limit, 0)])
     return f'<ol class="mi-texts">{items}</ol>'
+
+
+def compared(truth: str, texts: Sequence[str], limit: int) -> str:
+    """Return an HTML list of up to ``limit`` texts; words that the truth has at their place are bold."""
+    items = "".join(f"<li>{_marked(truth, text)}</li>" for text in texts[: max(limit, 0)])
+    return f'<ol class="mi-texts">{items}</ol>'
+
+
+def _marked(truth: str, text: str) -> str:
+    known, words = one_line(truth).split(" "), one_line(text).split(" ")
+    blocks = SequenceMatcher(None, known, words, autojunk=False).get_matching_blocks()
+    right = {place for _, start, size in blocks for place in range(start, start + size)}
+    marked = (html.escape(word) for word in words)
+    return " ".join(f"<b>{word}</b>" if place in right else word for place, word in enumerate(marked))

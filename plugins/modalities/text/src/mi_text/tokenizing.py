@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -45,9 +46,12 @@ def text_input(tokenizer: str, max_tokens: int) -> InputSpec:
 @lru_cache(maxsize=16)
 def _read(text: str) -> Tokenizer:
     try:
-        return Tokenizer.from_str(text)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ModelError(f"the input spec's tokenizer cannot be read: {error}") from error
+        known = {"model", "added_tokens"} <= json.loads(text).keys()
+    except (AttributeError, ValueError) as error:
+        raise ModelError(f"the input spec's tokenizer is no JSON object: {error}") from error
+    if not known:
+        raise ModelError("the input spec's tokenizer has no model: it is no tokenizer of `tokenizers`")
+    return Tokenizer.from_str(text)
 
 
 def tokenizer_of(spec: InputSpec) -> Tokenizer:

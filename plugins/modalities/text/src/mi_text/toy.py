@@ -92,7 +92,7 @@ def _classes() -> ToySetting:
 
 def _instances() -> ToySetting:
     """Return the problem of goal ``instance``: texts behind the embeddings of `WordEncoder`."""
-    private, holdout = (_labelled(tuple(_sentences(n, name))) for name, n in (("private", 8), ("holdout", 12)))
+    private, holdout = (_noted(_sentences(n, name)) for name, n in (("private", 8), ("holdout", 12)))
     public = TextSplit(tuple(_sentences(512, "public", without=private.texts)))
     return _setting(
         goals=("instance",), role="encoder", dataset=_dataset("toy-texts", private, holdout, public),
@@ -144,6 +144,12 @@ def _dataset(
 
 def _labelled(texts: tuple[str, ...], facts: tuple[Facts, ...] = ()) -> TextSplit:
     return TextSplit(texts, torch.zeros(len(texts), dtype=torch.int64), facts)
+
+
+def _noted(texts: Sequence[str]) -> TextSplit:
+    """Return texts whose first and last words are noted as facts."""
+    facts = tuple({"first": text.split()[0], "last": text.split()[-1]} for text in texts)
+    return _labelled(tuple(texts), facts)
 
 
 def _sentences(n: int, purpose: str, without: Sequence[str] = ()) -> list[str]:
