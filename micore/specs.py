@@ -165,7 +165,8 @@ class EvaluatorSpec(Spec):
     """An evaluator (`contracts.Evaluator`); ``default``: run after every attack that it fits.
 
     ``needs`` names what it must be given: ``"evaluator-model"``, ``"private"``, ``"truth"``,
-    ``"ranking"`` (all candidates of a case in order), ``"weights"`` (a file of the user's).
+    ``"label"`` (the class of each case), ``"ranking"`` (all candidates of a case in order), ``"weights"`` (a file of
+    the user's).
     """
 
     kind: ClassVar[str] = "evaluator"

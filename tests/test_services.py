@@ -69,7 +69,8 @@ class Watching(Defense):
 def target(access=Access.SCORES, defenses=(), budget=None, model=None, **others):
     return Target(
         model or Encoder(), access=access, adapter=lambda samples: samples, input_spec=SPEC, classes=(),
-        ledger=Ledger(budget=Budget(queries=budget)), runtime=RUNTIME, output_defenses=defenses, role="encoder", **others,
+        ledger=Ledger(budget=Budget(queries=budget)), runtime=RUNTIME, output_defenses=defenses, role="encoder",
+        **others,
     )  # fmt: skip
 
 

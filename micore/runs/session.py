@@ -14,12 +14,14 @@ from micore.errors import AccessDenied, ModelError, RunError, UsageError
 from micore.external import External, SourceRequest
 from micore.home import cache
 from micore.models import is_external, load_modality, load_target, open_guarded
+from micore.records import true_label
 from micore.registry import Entry, Registry
 from micore.runs.evaluation import chosen_evaluators
 from micore.runs.judges import given_model
 from micore.runs.preparation import preparation_key, public_split
 from micore.runs.request import AttackRequest
 from micore.runs.store import Run
+from micore.runs.subjects import truths
 from micore.runtime import Progress, Runtime
 from micore.shelf import Shelf
 from micore.specs import AttackSpec, EvaluatorSpec
@@ -34,6 +36,9 @@ CPU_TILE = 32
 EVIDENCE = "evidence"
 """The config field of attacks that prepare for one kind of evidence; the run's ``evidence`` sets it."""
 
+
+NEEDS_LABEL = "label"
+"""The need of evaluators that judge by the class of a case: by default they are left out where nobody knows any."""
 
 UNKNOWN_TRAINING = (
     "how the target was trained is not known: whether a judge shares its data or architecture cannot be checked"
@@ -121,6 +126,8 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
     )  # fmt: skip
     if isinstance(modality, HasObservations):
         cases = modality.observe(cases, dataset, guarded.own)
+    if request.evaluators is None and not _labelled(cases, dataset, modality):
+        evaluators = [(spec, evaluator) for spec, evaluator in evaluators if NEEDS_LABEL not in spec.needs]
     return Session(
         registry=registry, request=request, entry=entry, attack=attack, loaded=loaded, dataset=dataset,
         modality=modality, cases=cases, target=guarded.target, defenses=guarded.defenses, runtime=runtime,
@@ -142,6 +149,12 @@ def _load(
     if request.data is None:
         raise UsageError("no data set: the target names none", hint="give --data")
     return loaded, request, dataset or request.data.open(registry)
+
+
+def _labelled(cases: Sequence[Case], dataset: Dataset, modality: Modality) -> bool:
+    """Tell whether somebody knows the class of any case."""
+    truth = truths(cases, dataset, modality)
+    return any(true_label(case, truth) is not None for case in cases)
 
 
 def check_unchanged(session: Session, run: Run) -> None:

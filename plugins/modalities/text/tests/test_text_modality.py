@@ -23,7 +23,7 @@ def test_stored_texts_come_back(texts):
 
 def test_differences_are_marked_and_html_is_escaped():
     found = MODALITY.show_against(["ann lee has <flu>"], ["ann ray has <flu>"], 3)
-    assert found == '<ol class="mi-texts"><li><b>ann</b> ray <b>has</b> <b>&lt;flu&gt;</b></li></ol>'
+    assert found == '<ol class="mi-texts"><li><mark>ann</mark> ray <mark>has</mark> <mark>&lt;flu&gt;</mark></li></ol>'
 
 
 def test_previews_are_one_text_per_line(tmp_path):

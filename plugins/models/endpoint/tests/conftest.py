@@ -135,3 +135,25 @@ def serving() -> Iterator[Callable[..., Setup]]:
     yield start
     for server in running:
         server.__exit__()
+
+
+@dataclass
+class Hosting:
+    """Servers of any application, which can be made to misbehave."""
+
+    servers: list[Server] = field(default_factory=list)
+    misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
+
+    def start(self, app: FastAPI) -> str:
+        """Start a server and return its address."""
+        self.servers.append(Server(self.misbehaviour.install(app)).__enter__())
+        return f"http://127.0.0.1:{self.servers[-1].port}"
+
+
+@pytest.fixture
+def hosting() -> Iterator[Hosting]:
+    """Start servers; they end with the test."""
+    started = Hosting()
+    yield started
+    for server in started.servers:
+        server.__exit__()

@@ -34,7 +34,7 @@ from micore.runtime import Random, Runtime
 from micore.target import Target
 from micore.threat import Access, Ledger
 
-WORDS = "ann ben cleo lives works in rome oslo and sleeps at home".split()
+WORDS = ["ann", "ben", "cleo", "lives", "works", "in", "rome", "oslo", "and", "sleeps", "at", "home"]
 TEXTS = ["ann lives in rome", "ben works", "cleo lives in oslo and works at home", "ann"]
 CPU = Runtime(device=torch.device("cpu"))
 
@@ -147,7 +147,7 @@ def test_encoder_gives_what_transformers_gives(checkpoints, pooling):
 def test_long_texts_are_cut_and_closed(checkpoints):
     external = opened(checkpoints["encoder"][0], max_tokens=5)
     ids = TextAdapter(external.card.input)([TEXTS[2]])
-    assert ids[0, :5].tolist() == [1, *(5 + WORDS.index(word) for word in "cleo lives in".split()), 2]
+    assert ids[0, :5].tolist() == [1, *(5 + WORDS.index(word) for word in ["cleo", "lives", "in"]), 2]
     assert not ids[0, 5:].any()
 
 
@@ -346,7 +346,7 @@ def test_what_is_missing_is_named(checkpoints, tmp_path):
         opened(folder)
     bert_tokenizer().save_pretrained(folder)
     (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 9}')
-    with pytest.raises(ModelError, match="a tokenizer of 18 tokens and a network of 9"):
+    with pytest.raises(ModelError, match="a tokenizer of 17 tokens and a network of 9"):
         opened(folder)
     (folder / "config.json").write_text('{"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}')
     with pytest.raises(ModelError, match="encoder with a decoder"):

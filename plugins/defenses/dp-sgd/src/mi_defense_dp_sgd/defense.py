@@ -15,6 +15,8 @@ Fidelity notes (paper / Opacus / here)
 - Batches: the paper's lots are Poisson samples; so they are here, with q = batch size / n and as many steps as the
   undefended training has. An empty batch is a step of noise.
 - Accounting: the paper's moments accountant is the ``rdp`` of Opacus; ``prv`` counts closer and takes longer.
+- Gradients of single samples are those of Opacus' hooks. Networks of tokens and networks with tasks of their own are
+  differentiated by `torch.func` instead, in parts of a batch, and Opacus' optimiser clips and adds up the same way.
 - Batch normalisation has no gradient of one sample; it becomes group normalisation of gcd(32, channels) groups.
 - The defender's split, schedule and number of samples are taken to be public.
 - Research code that is called DP-SGD often clips the mean gradient of a batch, or adds noise without accounting;
@@ -23,20 +25,21 @@ Fidelity notes (paper / Opacus / here)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from opacus.accountants import create_accountant  # type: ignore[import-untyped]
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from mi_defense_dp_sgd.accounting import epsilon_of, noise_for
+from mi_defense_dp_sgd.functional import FunctionalGradients, needs_functions
 from mi_defense_dp_sgd.gradients import PerSampleGradients
 from mi_defense_dp_sgd.poisson import PoissonOptimizer, PoissonSampler
 from mi_defense_dp_sgd.structure import refuse_mixing, without_mixing
 from micore.contracts import Config, Defense, Fitting
 from micore.errors import ConfigError
-from micore.kit.training import Trainer
+from micore.kit.training import Trainer, TrainingBatch
 
 DEFAULT_EPSILON = 8.0
 COUPLING = ("adapt_data", "begin", "adapt_inputs", "training_loss")
@@ -60,6 +63,9 @@ class DifferentiallyPrivateConfig(Config):
     accountant: Literal["rdp", "prv"] = Field(
         "rdp", description="how the budget is counted; prv is tighter and slower (Opacus' default)"
     )
+    rows: int = Field(
+        16, ge=1, description="samples of a network of tokens whose gradients are held at a time: memory and time only"
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -78,7 +84,7 @@ class DifferentiallyPrivate(Defense):
         super().__init__(config)
         self._accountant = create_accountant(mechanism=config.accountant)
         self._delta = 0.0
-        self._hooks: PerSampleGradients | None = None
+        self._gradients: PerSampleGradients | FunctionalGradients | None = None
         self._parts: tuple[Any, Any] = (None, None)
 
     def adapt_model(self, module: nn.Module) -> nn.Module:
@@ -99,12 +105,18 @@ class DifferentiallyPrivate(Defense):
         if noise is None:
             budget, total = config.epsilon or DEFAULT_EPSILON, steps * trainer.config.epochs
             noise = noise_for(budget, self._delta, rate, total, config.accountant)
-        self._hooks = PerSampleGradients(trainer.module)
+        by_functions = needs_functions(trainer.module)
+        if by_functions:
+            _refuse_losses(trainer, self)
+        else:
+            self._gradients = PerSampleGradients(trainer.module)
         sampler = PoissonSampler(rate, steps)
         optimizer = PoissonOptimizer(
             trainer.optimizer, sampler, noise_multiplier=noise, max_grad_norm=config.clip, expected_batch_size=rate * n
         )
         optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(sample_rate=rate))
+        if by_functions:
+            self._gradients = FunctionalGradients(trainer.module, optimizer, config.rows)
         trainer.sampler, trainer.optimizer = sampler, optimizer
         self._parts = (sampler, optimizer)
 
@@ -120,6 +132,12 @@ class DifferentiallyPrivate(Defense):
             )
         refuse_mixing(trainer.module)
 
+    def training_loss(self, module: nn.Module, batch: TrainingBatch, task_loss: Callable[[], Tensor]) -> Tensor:
+        """Return the loss as it is; of networks that hooks do not see through, take the gradients here."""
+        if isinstance(self._gradients, FunctionalGradients):
+            return self._gradients.take(batch)
+        return task_loss()
+
     def training_state(self) -> Mapping[str, Any]:
         """Return the steps that were taken."""
         return {"history": [list(entry) for entry in self._accountant.history]}
@@ -129,10 +147,10 @@ class DifferentiallyPrivate(Defense):
         self._accountant.history = [(noise, rate, int(steps)) for noise, rate, steps in state["history"]]
 
     def fit(self, fitting: Fitting) -> None:
-        """Take the hooks off the network."""
-        if self._hooks is not None:
-            self._hooks.to_standard_module()
-            self._hooks, self._parts = None, (None, None)
+        """Take everything off the network that the training put there."""
+        if self._gradients is not None:
+            self._gradients.to_standard_module()
+            self._gradients, self._parts = None, (None, None)
 
     def facts(self) -> Mapping[str, Any]:
         """Return the budget that was spent, and of what; nothing before a training."""
@@ -172,4 +190,14 @@ def _refuse_leaks(trainer: Trainer, this: Defense) -> None:
                 f"defense 'dp-sgd' cannot be combined with {type(other).__name__}: its {coupling[0]} may let a private "
                 "sample act on more than its own gradient, and the guarantee would not hold",
                 hint="leave one of them out; a defense that treats each sample on its own says per_sample_loss = True",
+            )
+
+
+def _refuse_losses(trainer: Trainer, this: Defense) -> None:
+    """Refuse defenses that change the loss of a network whose own loss is differentiated."""
+    for other in trainer.defenses:
+        if other is not this and type(other).training_loss is not Defense.training_loss:
+            raise ConfigError(
+                f"defense 'dp-sgd' differentiates the loss of this network itself; {type(other).__name__} changes it",
+                hint="leave one of them out",
             )

@@ -43,16 +43,23 @@ class PoissonOptimizer(DPOptimizer):  # type: ignore[misc]
     def __init__(self, optimizer: torch.optim.Optimizer, sampler: PoissonSampler, **arguments: Any) -> None:
         super().__init__(optimizer, **arguments)
         self._sampler = sampler
+        self._clipped = 0
+
+    def clip_what_is_there(self) -> None:
+        """Clip and add up the gradients of some samples of a batch, so that others may take their place."""
+        self._clipped += len(self.params[0].grad_sample)
+        self.clip_and_accumulate()
 
     def pre_step(self, closure: Any = None) -> Any:
         """Clip, add up and add noise.
 
         Raises: ModelError when a parameter has not exactly one gradient for each sample of the batch.
         """
-        size = self._sampler.sizes.popleft()
+        size, clipped = self._sampler.sizes.popleft(), self._clipped
+        self._clipped = 0
         for parameter in self.params:
             gradients = getattr(parameter, "grad_sample", None)
-            if not isinstance(gradients, Tensor) or len(gradients) != max(1, size):
+            if not isinstance(gradients, Tensor) or clipped + len(gradients) != max(1, size):
                 raise ModelError(
                     f"a parameter of shape {tuple(parameter.shape)} has not one gradient for each of the "
                     f"{max(1, size)} samples of a step, so the privacy guarantee would not hold",

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from mi_defense_dp_sgd.functional import needs_functions
 from micore.errors import ModelError
 from micore.kit.layers import replace_layer
 
@@ -44,6 +45,8 @@ def refuse_mixing(module: nn.Module) -> None:
                 "adds no noise",
                 hint="name dp-sgd after the defenses that add layers, or take a model with another normalisation",
             )
+    if needs_functions(module):
+        return  # no layer needs a formula, and `torch.func` refuses to change buffers
     problems = GradSampleModule.validate(module, strict=False)
     if problems:
         raise ModelError(f"dp-sgd does not support this model: {problems[0]}")

@@ -18,7 +18,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
             summary="Top-1 and top-5 accuracy of the reconstructions by an independent classifier",
             modality=ANY,
             goals=("class", "instance"),
-            needs=("evaluator-model",),
+            needs=("evaluator-model", "label"),
             default=True,
             status="verified",
         )

@@ -18,7 +18,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
             summary="Distance to the nearest private sample of the class, or to the very one, beside public samples",
             modality=ANY,
             goals=("class", "instance"),
-            needs=("evaluator-model", "private"),
+            needs=("evaluator-model", "private", "label"),
             default=True,
             status="verified",
         )

@@ -18,7 +18,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
             summary="Exposure of planted secrets in bits, by rank and by a skew-normal fit, over their repetitions",
             modality="text",
             goals=("corpus",),
-            needs=("private", "truth"),
+            needs=("private", "truth", "ranking"),
             default=True,
             status="verified",
         )

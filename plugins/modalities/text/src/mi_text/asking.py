@@ -55,10 +55,11 @@ def total_likelihoods(target: Target, texts: Sequence[str], batch: int = BATCH) 
 
 
 def _rows(answers: Any) -> list[Tensor]:
-    """Return rows without their padding, whose log-likelihood is exactly 0."""
+    """Return rows without the padding at their ends, whose log-likelihood is exactly 0."""
     if not isinstance(answers, Tensor):
         return [torch.as_tensor(row, dtype=torch.float32) for row in answers]
-    lengths = (answers != 0).sum(dim=1).tolist()
+    places = torch.arange(1, answers.shape[1] + 1, device=answers.device)
+    lengths = ((answers != 0) * places).amax(dim=1).tolist()
     return [row[:length] for row, length in zip(answers.cpu(), lengths, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """Inverting sentence embeddings: a decoder of the adversary's learns to write the text behind an embedding.
 
 What inverters share: the hypothesis, which is trained on public texts and their embeddings (`learn_hypothesis`), what
-it writes for cases (`Inverter`), and how near to the evidence the target finds it (`Guesses`).
+it writes for cases (`Inverter`). How near the target finds that is in `mi_text.guesses`.
 
 Li, Xu, Song: "Sentence Embedding Leaks More Information than You Expect: Generative Embedding Inversion Attack to
 Recover the Whole Sentence", Findings of ACL 2023: a decoder behind one linear projection of the embedding. Morris,
@@ -11,7 +11,7 @@ Kuleshov, Shmatikov, Rush: "Text Embeddings Reveal (Almost) As Much As Text", EM
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mi_text.adapter import pad
-from mi_text.asking import embed
 from mi_text.decoder import Decoder, standardised, statistics_of
+from mi_text.guesses import Guesses
 from mi_text.public_embeddings import Pairs, observed_embeddings, public_pairs
 from mi_text.sampling import Sampling
 from mi_text.steps import StepPlan, train_steps
@@ -62,7 +62,8 @@ class InverterConfig(Config):
 HYPOTHESIS_FIELDS = frozenset(InverterConfig.model_fields)
 
 SMALL: Mapping[str, Any] = {
-    "vocabulary": 2048, "width": 256, "layers": 4, "heads": 4, "steps": 1200, "batch_size": 64, "learning_rate": 1e-3,
+    "vocabulary": 2048, "width": 192, "layers": 3, "heads": 3, "steps": 600, "batch_size": 64, "learning_rate": 2e-3,
+    "public": 10_000,
 }  # fmt: skip
 """For some ten thousand short texts on a CPU."""
 
@@ -253,68 +254,6 @@ class Inverter:
             )
             for row, case in enumerate(cases)
         ]  # fmt: skip
-
-
-# asking ---------------------------------------------------------------------------------------------------
-
-NOTHING = -1.0
-"""The cosine of an empty text, about which the target is not asked."""
-
-
-@dataclass(kw_only=True)
-class Guesses:
-    """What was written for a case, and what the target answered to it.
-
-    evidence: the embedding that the adversary holds, (d,), CPU. texts, likelihoods: what the hypothesis wrote, the
-    likeliest token by token first, and the mean log-likelihood of a token of each. embeddings, cosines: of each text
-    that the target was asked about. queries: how many these were.
-    """
-
-    case: Case
-    evidence: Tensor
-    texts: list[str]
-    likelihoods: list[float]
-    embeddings: dict[str, Tensor] = field(default_factory=dict)
-    cosines: dict[str, float] = field(default_factory=dict)
-    queries: int = 0
-
-    def ask(self, target: Target, texts: Sequence[str]) -> None:
-        """Let the target embed texts, each different one once, and compare them with the evidence.
-
-        A case's texts are asked in batches of their own: a batch's padding may change the last digits of answers, so
-        that they would depend on the other cases. The target reads the very strings that are given back.
-
-        Raises: BudgetExceeded; then nothing of these is known.
-        """
-        self.cosines.update({text: NOTHING for text in texts if not text})
-        fresh = [text for text in dict.fromkeys(texts) if text not in self.cosines]
-        if not fresh:
-            return
-        with target.ledger.owned_by([self.case.id]):
-            answers = embed(target, fresh).float().cpu()
-        cosines = functional.cosine_similarity(answers, self.evidence[None], dim=1).tolist()
-        self.queries += len(fresh)
-        self.embeddings.update(zip(fresh, answers, strict=True))
-        self.cosines.update(zip(fresh, cosines, strict=True))
-
-    def by_likelihood(self) -> tuple[list[str], Tensor]:
-        """Return what the hypothesis wrote, likeliest first, and the mean log-likelihoods, float32."""
-        return _best_first(self.texts, self.likelihoods)
-
-    def by_cosine(self) -> tuple[list[str], Tensor]:
-        """Return what the hypothesis wrote, nearest to the evidence first, and the cosines, float32."""
-        return _best_first(self.texts, [self.cosines[text] for text in self.texts])
-
-    def nearest(self, n: int) -> tuple[list[str], Tensor]:
-        """Return the n different texts nearest to the evidence of all that were asked about; fewer if there are."""
-        texts, cosines = _best_first(list(self.cosines), list(self.cosines.values()))
-        return texts[:n], cosines[:n]
-
-
-def _best_first(texts: Sequence[str], scores: Sequence[float]) -> tuple[list[str], Tensor]:
-    values = torch.tensor(scores, dtype=torch.float32)
-    order = values.argsort(descending=True, stable=True)
-    return [texts[place] for place in order.tolist()], values[order]
 
 
 def prepared_state(prepared: Prepared | None, name: str) -> Mapping[str, Any]:

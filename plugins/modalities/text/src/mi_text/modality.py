@@ -111,7 +111,7 @@ class TextModality:
         return fragment(samples, limit)
 
     def show_against(self, truth: Sequence[str], samples: Sequence[str], limit: int) -> str:
-        """Return a fragment that shows up to ``limit`` texts with the words in bold that the truth has, too."""
+        """Return a fragment that shows up to ``limit`` texts with the words marked that the truth has, too."""
         return compared(truth[0], samples, limit)
 
     def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:

@@ -36,7 +36,7 @@ def fragment(texts: Sequence[str], limit: int) -> str:
 
 
 def compared(truth: str, texts: Sequence[str], limit: int) -> str:
-    """Return an HTML list of up to ``limit`` texts; words that the truth has at their place are bold."""
+    """Return an HTML list of up to ``limit`` texts; words that the truth has in this order are marked."""
     items = "".join(f"<li>{_marked(truth, text)}</li>" for text in texts[: max(limit, 0)])
     return f'<ol class="mi-texts">{items}</ol>'
 
@@ -46,4 +46,4 @@ def _marked(truth: str, text: str) -> str:
     blocks = SequenceMatcher(None, known, words, autojunk=False).get_matching_blocks()
     right = {place for _, start, size in blocks for place in range(start, start + size)}
     marked = (html.escape(word) for word in words)
-    return " ".join(f"<b>{word}</b>" if place in right else word for place, word in enumerate(marked))
+    return " ".join(f"<mark>{word}</mark>" if place in right else word for place, word in enumerate(marked))

@@ -9,7 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from micore.contracts import Split
 from micore.files import digest
+from micore.kit.training import PartOf
 
 Facts = Mapping[str, str]
 """What a text says of somebody: kind of slot (``name``, ``email``, ...) to the value as it stands in the text."""
@@ -57,3 +59,14 @@ class TextSplit:
         """Hash of texts, labels and facts, 64 hex digits."""
         labels = b"" if self.labels is None else self.labels.numpy().tobytes()
         return digest(list(self.texts), labels, [sorted(item.items()) for item in self.facts])
+
+
+def as_texts(split: Split) -> TextSplit:
+    """Return a split of texts as such: a part of one, which a training that validates learns from, with its facts."""
+    if isinstance(split, TextSplit):
+        return split
+    if not isinstance(split, PartOf):
+        return TextSplit(tuple(split.take(range(len(split)))), split.labels)
+    whole, rows = as_texts(split.whole), split.rows.tolist()
+    facts = tuple(whole.facts_of(row) for row in rows) if whole.facts else ()
+    return TextSplit(tuple(whole.take(rows)), split.labels, facts)

@@ -60,14 +60,14 @@ class Connection:
         """
         return self._again(lambda: self._document(lambda: self._client.get(self.url + path)))
 
-    def post(self, path: str, message: Message, read: Callable[[Any], Tensor]) -> Tensor:
+    def post(self, path: str, message: Message, read: Callable[[Any], T]) -> T:
         """Send a message and read the answer; an answer that cannot be read is asked for again.
 
         Raises: TargetError.
         """
         headers = {"Content-Type": message.content_type}
 
-        def ask() -> Tensor:
+        def ask() -> T:
             send = self._client.post
             document = self._document(lambda: send(self.url + path, content=message.content, headers=headers))
             try:
@@ -114,7 +114,7 @@ class Endpoint:
         config = connection.config
         self._batch = 1 if protocol.one_by_one else config.batch
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="endpoint")
-        self._limiter = _limiter(config.rate, self._batch)
+        self._limiter = limiter_of(config.rate, self._batch)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Ask for all samples.
@@ -179,7 +179,7 @@ def labels_only(respond: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
     return labels
 
 
-def _limiter(rate: float | None, batch: int) -> Limiter | None:
+def limiter_of(rate: float | None, batch: int) -> Limiter | None:
     """Allow ``rate`` samples a second, and at least one batch at a time."""
     if rate is None:
         return None

@@ -15,7 +15,7 @@ TOKEN = "MI_TARGET_TOKEN"
 class EndpointConfig(Config):
     """Options of an endpoint. None of the last six changes what is answered, only how it is got."""
 
-    protocol: Literal["kserve", "torchserve", "huggingface", "json"] = Field(
+    protocol: Literal["kserve", "torchserve", "huggingface", "json", "openai"] = Field(
         "kserve", description="what is spoken; the address is that of the model, see the README"
     )
     answer: Literal["auto", "scores", "label"] = Field(
@@ -28,6 +28,11 @@ class EndpointConfig(Config):
     output: str | None = Field(None, description="kserve: name of the output; none: the first one that fits")
     mean: list[float] = Field([], description="of the input's normalisation per channel; empty: pixels in [0, 1]")
     std: list[float] = Field([], description="of the input's normalisation per channel")
+    role: Literal["encoder", "language-model"] = Field(
+        "encoder", description="openai: what is asked for: embeddings, or completions and log-probabilities"
+    )
+    model: str | None = Field(None, description="openai: name of the model; none: the only one that is served")
+    max_tokens: int = Field(128, ge=1, description="openai: tokens that a text may have")
     batch: int = Field(32, ge=1, description="samples of a request; torchserve and huggingface take one")
     concurrency: int = Field(4, ge=1, description="requests under way at a time")
     timeout: float = Field(30.0, gt=0, description="seconds that an answer may take")
@@ -36,5 +41,5 @@ class EndpointConfig(Config):
     cache: bool = Field(False, description="keep answers, and ask nothing twice; the ledger counts it all the same")
 
 
-ANSWER_FIELDS = ("protocol", "answer", "values", "encoding", "output", "mean", "std")
+ANSWER_FIELDS = ("protocol", "answer", "values", "encoding", "output", "mean", "std", "role", "model", "max_tokens")
 """The options that are part of what a target is."""

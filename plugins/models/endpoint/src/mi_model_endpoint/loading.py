@@ -13,6 +13,9 @@ from mi_model_endpoint.answers import AnswerCache
 from mi_model_endpoint.client import Connection, Endpoint, labels_only
 from mi_model_endpoint.config import ANSWER_FIELDS, TOKEN, EndpointConfig
 from mi_model_endpoint.protocols import FLOATS, INTEGERS, Kserve, Named, Plain, WireProtocol
+from mi_model_endpoint.texts import GENERATE, LIKELIHOODS, TextEndpoint, served_model
+from micore.answers import Service
+from micore.artifacts import Card, PluginUse
 from micore.configs import make_config
 from micore.errors import ModelError
 from micore.external import External, SourceRequest
@@ -20,30 +23,67 @@ from micore.files import digest
 from micore.home import cache
 from micore.inputs import InputSpec
 from micore.threat import Access
+from micore.versions import versions
 
+TEXT = "text"
 NOTE = "the target is an address: whether the model behind it stayed the same during the run cannot be seen"
 
 
 def load(request: SourceRequest) -> External:
     """Open the target at an address. KServe's metadata are read, so that what does not fit is said at once.
 
-    Raises: UsageError without a data set; ConfigError for an option; ModelError for an address with credentials or
-    data that do not fit; TargetError when the server does not answer.
+    Raises: UsageError without a data set, except for texts; ConfigError for an option; ModelError for an address with
+    credentials or data that do not fit; TargetError when the server does not answer.
     """
     config = make_config(EndpointConfig, request.options, "the endpoint")
     _check_address(request.uri)
-    dataset = request.require_dataset()
     connection = Connection(request.uri.rstrip("/"), config, os.environ.get(TOKEN))
+    if config.protocol == "openai":
+        return _texts(request, connection, config)
+    dataset = request.require_dataset()
+    if dataset.modality == TEXT:
+        raise ModelError(f"protocol {config.protocol} sends no texts", hint="-M protocol=openai")
     spec = replace(dataset.input, mean=tuple(config.mean), std=tuple(config.std))
     protocol, labels = _protocol(connection, config, dataset.classes, spec)
-    fingerprint = digest(request.uri, {name: config.model_dump()[name] for name in ANSWER_FIELDS})
-    kept = AnswerCache(cache() / "answers" / f"{fingerprint}.sqlite") if config.cache else None
+    fingerprint = _fingerprint(request, config)
+    kept = _cache(fingerprint, config)
     respond: Callable[..., Any] = Endpoint(connection, protocol, len(dataset.classes), kept)
     return External(
         card=request.card(config.protocol, spec), fingerprint=fingerprint,
         respond=labels_only(respond) if labels else respond,
         access=Access.LABEL if labels else Access.SCORES, notes=(NOTE,),
     )  # fmt: skip
+
+
+def _texts(request: SourceRequest, connection: Connection, config: EndpointConfig) -> External:
+    """Open a model of texts: an encoder, or a language model, whose completions and likelihoods are its services."""
+    if request.dataset is not None and request.dataset.modality != TEXT:
+        raise ModelError(f"protocol openai sends texts; the data are of modality {request.dataset.modality}")
+    fingerprint = _fingerprint(request, config)
+    target = TextEndpoint(connection, served_model(connection, config.model), _cache(fingerprint, config))
+    is_encoder, label = config.role == "encoder", config.answer == "label"
+    if is_encoder and label:
+        raise ModelError("an encoder has no labels", hint="leave -M answer out")
+    services: dict[str, tuple[Access, Service]] = {GENERATE: (Access.LABEL, target.generate)}
+    if not label:
+        services[LIKELIHOODS] = (Access.SCORES, target.likelihoods)
+    return External(
+        card=Card(
+            role=config.role, modality=TEXT, model=PluginUse(name=config.protocol, config=dict(request.options)),
+            input=InputSpec(shape=(config.max_tokens,), options={"untokenized": True}),
+            classes=request.dataset.classes if request.dataset is not None else (), data={}, versions=versions(),
+        ),
+        fingerprint=fingerprint, respond=target.embed if is_encoder else target.next_token,
+        services={} if is_encoder else services, access=Access.LABEL if label else Access.SCORES, notes=(NOTE,),
+    )  # fmt: skip
+
+
+def _fingerprint(request: SourceRequest, config: EndpointConfig) -> str:
+    return digest(request.uri, {name: config.model_dump()[name] for name in ANSWER_FIELDS})
+
+
+def _cache(fingerprint: str, config: EndpointConfig) -> AnswerCache | None:
+    return AnswerCache(cache() / "answers" / f"{fingerprint}.sqlite") if config.cache else None
 
 
 def _protocol(

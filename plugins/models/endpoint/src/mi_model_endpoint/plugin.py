@@ -13,7 +13,7 @@ LOAD = "mi_model_endpoint.loading:load"
 @hookimpl
 def mi_sources() -> Iterable[SourceSpec]:
     """Describe the schemes."""
-    summary = "A classifier behind an address: KServe v2, TorchServe, Hugging Face, or plain JSON"
+    summary = "A model behind an address: KServe v2, TorchServe, Hugging Face, plain JSON, or OpenAI's"
     return [
         SourceSpec(name="http", target=LOAD, summary=summary + " (not encrypted)", scheme="http"),
         SourceSpec(name="https", target=LOAD, summary=summary, scheme="https"),

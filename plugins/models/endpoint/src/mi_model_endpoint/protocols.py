@@ -72,14 +72,14 @@ class Kserve:
 
     def read(self, document: Document, n: int) -> Tensor:
         """Decode the output that was asked for, or the first one."""
-        outputs = _member(document, "outputs", list)
+        outputs = member(document, "outputs", list)
         named = [item for item in outputs if self.output is None or item.get("name") == self.output]
         if not named:
             raise MalformedError(f"it has no output {self.output!r}")
         output = named[0]
-        datatype, data = _member(output, "datatype", str), _member(output, "data", list)
+        datatype, data = member(output, "datatype", str), member(output, "data", list)
         kind = torch.int64 if datatype in INTEGERS else torch.float32
-        return _shaped(_tensor(data, kind).flatten(), n, labels=datatype in INTEGERS)
+        return _shaped(numbers(data, kind).flatten(), n, labels=datatype in INTEGERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +100,11 @@ class Plain:
         if not isinstance(document, dict):
             raise MalformedError("it is no object")
         if "scores" in document:
-            return _shaped(_tensor(document["scores"], torch.float32).flatten(), n, labels=False)
+            return _shaped(numbers(document["scores"], torch.float32).flatten(), n, labels=False)
         if "labels" in document:
-            labels = [label_of(label, self.classes) for label in _member(document, "labels", list)]
+            labels = [label_of(label, self.classes) for label in member(document, "labels", list)]
             return _shaped(torch.tensor(labels, dtype=torch.int64), n, labels=True)
-        return _rows([named_scores(row, self.classes) for row in _member(document, "top", list)], n)
+        return _rows([named_scores(row, self.classes) for row in member(document, "top", list)], n)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +140,16 @@ def named_scores(document: Document, classes: Sequence[str]) -> Tensor:
     if isinstance(document, list) and document and isinstance(document[0], list):
         document = document[0]  # Hugging Face wraps the answer to one sample in a list
     if isinstance(document, list) and document and not isinstance(document[0], dict):
-        return _tensor(document, torch.float32)
+        return numbers(document, torch.float32)
     if isinstance(document, list):
-        pairs = [(_member(item, "label", object), _member(item, "score", object)) for item in document]
+        pairs = [(member(item, "label", object), member(item, "score", object)) for item in document]
     elif isinstance(document, dict):
         pairs = list(document.items())
     else:
         raise MalformedError("it is neither a list nor an object")
     scores = torch.zeros(len(classes))
     for name, score in pairs:
-        scores[label_of(name, classes)] = _tensor(score, torch.float32)
+        scores[label_of(name, classes)] = numbers(score, torch.float32)
     return scores
 
 
@@ -181,14 +181,16 @@ def _shaped(values: Tensor, n: int, *, labels: bool) -> Tensor:
     return values.view(n, -1)
 
 
-def _tensor(values: object, kind: torch.dtype) -> Tensor:
+def numbers(values: object, kind: torch.dtype = torch.float32) -> Tensor:
+    """Return nested lists as a tensor. Raises: MalformedError."""
     try:
         return torch.tensor(values, dtype=kind)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise MalformedError("its values are no numbers") from error
 
 
-def _member(document: Document, name: str, kind: type) -> Any:
+def member(document: Document, name: str, kind: type) -> Any:
+    """Return a member of an object. Raises: MalformedError when it is missing or of another kind."""
     if not isinstance(document, dict) or name not in document or not isinstance(document[name], kind):
         raise MalformedError(f"it has no {name!r}")
     return document[name]

@@ -66,7 +66,8 @@ def load(request: SourceRequest) -> External:
             classes=tuple(classes), data={}, versions=versions(),
         ),
         fingerprint=digest(
-            "hf", role, digest_of([folder / "config.json", *files]), spec.to_dict(), config.model_dump(exclude={"trust"})
+            "hf", role, digest_of([folder / "config.json", *files]), spec.to_dict(),
+            config.model_dump(exclude={"trust"}),
         ),
         module=module,
     )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Planted secrets among others of their kind, ranked by likelihood."""

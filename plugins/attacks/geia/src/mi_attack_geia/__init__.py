@@ -1,0 +1,1 @@
+"""The attack GEIA: a decoder that writes the sentence behind an embedding."""

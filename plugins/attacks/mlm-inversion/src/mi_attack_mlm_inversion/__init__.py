@@ -1,0 +1,1 @@
+"""What masked language models remember, by Gibbs sampling and pseudo-likelihood."""

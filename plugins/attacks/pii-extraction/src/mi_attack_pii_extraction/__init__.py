@@ -1,0 +1,1 @@
+"""Personal data of a language model's training texts: extracted, reconstructed, inferred."""

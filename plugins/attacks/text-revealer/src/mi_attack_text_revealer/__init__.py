@@ -1,0 +1,1 @@
+"""Text Revealer and gradient-guided token search on text classifiers."""

@@ -1,0 +1,1 @@
+"""The attack Vec2Text: texts behind embeddings by guess and correction."""

@@ -1,0 +1,1 @@
+"""Which words stand in a text, from its embedding: an attack for micore."""

@@ -1,0 +1,1 @@
+"""Texts once each: duplicates are removed before the training."""

@@ -1,0 +1,1 @@
+"""Next-token distributions cut to the most likely tokens."""

@@ -1,0 +1,1 @@
+"""Personal data in training texts become tags or pseudonyms."""
