@@ -233,7 +233,11 @@ def _own_services(module: nn.Module) -> dict[str, tuple[Access, Service]]:
     """Return what a network in memory offers besides answering."""
     if not isinstance(module, HasServices):
         return {}
-    return {name: (least, partial(module.serve, name)) for name, least in module.services.items()}
+    return {name: (least, partial(_serve, module, name)) for name, least in module.services.items()}
+
+
+def _serve(module: HasServices, name: str, inputs: Samples, **options: Any) -> Any:
+    return module.serve(name, inputs, **options)
 
 
 def _serving(

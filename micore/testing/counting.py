@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from micore.answers import HasServices
 from micore.threat import Ledger
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -42,23 +43,39 @@ class Counts:
 
 @contextmanager
 def counted(module: nn.Module) -> Iterator[Counts]:
-    """Count at the first layer with parameters: whoever evaluates the network passes it."""
-    counts = Counts()
+    """Count at the first layer with parameters: whoever evaluates the network passes it.
+
+    What a service does for an input, such as writing a text token by token, is one query.
+    """
+    counts, serving = Counts(), False
 
     def forward(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        counts.queries += len(output)
+        if not serving:
+            counts.queries += len(output)
         if output.requires_grad:
             output.register_hook(backward)
 
     def backward(gradient: Tensor) -> None:
         counts.gradients += len(gradient)
 
+    def serve(name: str, inputs: Any, **options: Any) -> Any:
+        nonlocal serving
+        counts.queries += len(inputs)
+        serving = True
+        try:
+            return type(module).serve(module, name, inputs, **options)  # type: ignore[attr-defined]
+        finally:
+            serving = False
+
+    if isinstance(module, HasServices):
+        vars(module)["serve"] = serve
     first = next(layer for layer in module.modules() if next(layer.parameters(recurse=False), None) is not None)
     handle = first.register_forward_hook(forward)
     try:
         yield counts
     finally:
         handle.remove()
+        vars(module).pop("serve", None)
 
 
 def condition(module: nn.Module) -> dict[str, Any]:

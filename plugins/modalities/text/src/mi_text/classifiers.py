@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_text.tokenizing import PAD_ID
-from mi_text.transformer import Size, Transformer
+from mi_text.transformer import Size, TokenEmbedding, Transformer
 
 
 class TransformerClassifier(nn.Module):
@@ -33,15 +33,14 @@ class ConvolutionalClassifier(nn.Module):
 
     def __init__(self, n_classes: int, vocabulary: int, width: int = 128, filters: int = 64) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(vocabulary, width)
+        self.tokens = TokenEmbedding(vocabulary, width)
         self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, size, padding=size - 1) for size in (2, 3, 4))
         self.drop = nn.Dropout(0.2)
         self.head = nn.Linear(3 * filters, n_classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits (N, classes) of ids (N, T) or relaxed texts (N, T, V)."""
-        vectors = inputs @ self.tokens.weight if inputs.is_floating_point() else self.tokens(inputs)
-        vectors = vectors * seen(inputs)[:, :, None]
+        vectors = self.tokens(inputs) * seen(inputs)[:, :, None]
         found = [layer(vectors.transpose(1, 2)).relu().amax(dim=2) for layer in self.convolutions]
         logits: Tensor = self.head(self.drop(torch.cat(found, dim=1)))
         return logits

@@ -62,8 +62,8 @@ class InverterConfig(Config):
 HYPOTHESIS_FIELDS = frozenset(InverterConfig.model_fields)
 
 SMALL: Mapping[str, Any] = {
-    "vocabulary": 2048, "width": 192, "layers": 3, "heads": 3, "steps": 600, "batch_size": 64, "learning_rate": 2e-3,
-    "public": 10_000,
+    "vocabulary": 2048, "width": 192, "layers": 3, "heads": 3, "steps": 1200, "batch_size": 64, "learning_rate": 2e-3,
+    "public": 20_000,
 }  # fmt: skip
 """For some ten thousand short texts on a CPU."""
 

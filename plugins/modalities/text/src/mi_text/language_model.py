@@ -63,7 +63,9 @@ class CausalLanguageModel(nn.Module):
     def _states(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states after the beginning and each token, (N, T + 1, width), and the lengths (N,)."""
         begin = torch.full((len(inputs), 1), BEGIN_ID, device=inputs.device)
-        vectors = torch.cat([self.network.embed(begin), self.network.embed(inputs)], dim=1)
+        if inputs.is_floating_point():
+            begin = functional.one_hot(begin, inputs.shape[2]).to(inputs.dtype)
+        vectors = self.network.embed(torch.cat([begin, inputs], dim=1))
         full = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
         lengths = full if inputs.is_floating_point() else (inputs != PAD_ID).sum(dim=1)
         return self.network(vectors)[0], lengths  # causal: nothing looks at the padding behind it

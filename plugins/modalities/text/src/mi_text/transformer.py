@@ -37,6 +37,14 @@ class Size:
             raise ModelError(f"dropout must lie in [0, 1), not {self.dropout}")
 
 
+class TokenEmbedding(nn.Embedding):
+    """Vectors of ids (N, T), and of relaxed tokens, distributions over the vocabulary (N, T, V)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the vectors (N, T, width)."""
+        return tokens @ self.weight if tokens.is_floating_point() else super().forward(tokens)
+
+
 @dataclass(slots=True)
 class Cache:
     """Keys and values of the positions so far, for each layer (N, heads, T, width of a head)."""
@@ -92,7 +100,7 @@ class Transformer(nn.Module):
     def __init__(self, size: Size, *, causal: bool = True) -> None:
         super().__init__()
         self.size, self.causal = size, causal
-        self.tokens = nn.Embedding(size.vocabulary, size.width)
+        self.tokens = TokenEmbedding(size.vocabulary, size.width)
         self.positions = nn.Embedding(size.tokens, size.width)
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
         self.last = nn.LayerNorm(size.width)
@@ -109,8 +117,6 @@ class Transformer(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return the vectors (N, T, width) of ids (N, T) or of relaxed tokens, distributions (N, T, V)."""
-        if tokens.is_floating_point():
-            return tokens @ self.tokens.weight
         embedded: Tensor = self.tokens(tokens)
         return embedded
 
