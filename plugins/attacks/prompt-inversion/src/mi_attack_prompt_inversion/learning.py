@@ -95,7 +95,7 @@ def _asked(config: InversionConfig, target: Target, texts: Sequence[str], runtim
     if config.evidence == "next-token":
         return {"answers": embed(target, texts).cpu()}
     prompts = [text for text in texts for _ in range(config.outputs)]
-    found = generate(target, prompts, SAMPLED, runtime.rng("public outputs"))
+    found = [text.strip() for text in generate(target, prompts, SAMPLED, runtime.rng("public outputs"))]
     return {"outputs": found}
 
 

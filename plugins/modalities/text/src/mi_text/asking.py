@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from mi_text.adapter import TextAdapter
 from mi_text.language_model import GENERATE, LIKELIHOODS
 from mi_text.sampling import Sampling
-from mi_text.tokenizing import decode, tokenizer_of
+from mi_text.tokenizing import tokenizer_of
+from micore.inputs import InputSpec
 from micore.runtime import Random
 from micore.target import Target
 
@@ -25,48 +27,53 @@ def embed(target: Target, texts: Sequence[str], batch: int = BATCH) -> Tensor:
     """
     different = sorted(set(texts), key=lambda text: (len(text), text))
     place = {text: index for index, text in enumerate(different)}
-    answers = torch.cat([target.scores(part) for part in _parts(different, batch)])
+    answers = torch.cat([target.scores(part) for part in parts(different, batch)])
     return answers[torch.tensor([place[text] for text in texts], device=answers.device)]
 
 
 def generate(target: Target, prompts: Sequence[str], sampling: Sampling, rng: Random, batch: int = BATCH) -> list[str]:
-    """Return how the target goes on with each prompt, without the prompt; one query each."""
+    """Return how the target goes on with each prompt, without it; prompt and result are one text. One query each."""
     found: list[str] = []
-    for part in _parts(prompts, batch):
+    for part in parts(prompts, batch):
         answers = target.ask(GENERATE, part, sampling=sampling, rng=rng)
-        found += decode(tokenizer_of(target.input_spec), answers.tolist()) if isinstance(answers, Tensor) else answers
+        found += written(target.input_spec, answers) if isinstance(answers, Tensor) else list(answers)
     return found
 
 
 def likelihoods(target: Target, texts: Sequence[str], batch: int = BATCH) -> list[Tensor]:
     """Return the log-likelihood of each token of each text and of its end, in nats, (T + 1,) on the CPU."""
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    return in_order_of_length(lambda part: target.ask(LIKELIHOODS, part), target.input_spec, texts, batch)
+
+
+def in_order_of_length(
+    ask: Callable[[Sequence[str]], Any], spec: InputSpec, texts: Sequence[str], batch: int
+) -> list[Tensor]:
+    """Return the likelihoods of texts, which are asked about in the order of their lengths: little is padding then."""
+    order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), texts[row]))
     found: list[Tensor] = [torch.empty(0)] * len(texts)
-    for rows in _parts(order, batch):
-        answers = target.ask(LIKELIHOODS, [texts[row] for row in rows])
-        for row, values in zip(rows, _rows(answers), strict=True):
+    for rows in parts(order, batch):
+        asked = [texts[row] for row in rows]
+        for row, values in zip(rows, _unpadded(ask(asked), spec, asked), strict=True):
             found[row] = values
     return found
 
 
-def total_likelihoods(target: Target, texts: Sequence[str], batch: int = BATCH) -> Tensor:
-    """Return the log-likelihood of each whole text, its end included, (N,) in nats, on the CPU."""
-    return torch.stack([values.sum() for values in likelihoods(target, texts, batch)])
+def _unpadded(answers: Any, spec: InputSpec, texts: Sequence[str]) -> list[Tensor]:
+    """Return rows without their padding.
 
-
-def _rows(answers: Any) -> list[Tensor]:
-    """Return rows without the padding at their ends, whose log-likelihood is exactly 0."""
+    Tokens are counted, and not read off the answers: a token that is certain has log-likelihood 0 as padding has.
+    """
     if not isinstance(answers, Tensor):
         return [torch.as_tensor(row, dtype=torch.float32) for row in answers]
-    places = torch.arange(1, answers.shape[1] + 1, device=answers.device)
-    lengths = ((answers != 0) * places).amax(dim=1).tolist()
-    return [row[:length] for row, length in zip(answers.cpu(), lengths, strict=True)]
+    lengths = [len(ids) + 1 for ids in TextAdapter(spec).encode(texts)]
+    return [row[:length] for row, length in zip(answers.float().cpu(), lengths, strict=True)]
 
 
-def _parts(items: Sequence[Found], size: int) -> list[Sequence[Found]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def written(spec: InputSpec, ids: Tensor) -> list[str]:
+    """Return rows of ids as texts, with the spaces around them and without special tokens."""
+    return list(tokenizer_of(spec).decode_batch(ids.tolist(), skip_special_tokens=True))
 
 
-def batched(ask: Callable[[Sequence[str]], Tensor], texts: Sequence[str], batch: int = BATCH) -> Tensor:
-    """Return what a function gives for texts, asked part by part, (N, ...)."""
-    return torch.cat([ask(part) for part in _parts(texts, batch)])
+def parts(items: Sequence[Found], size: int) -> Iterator[Sequence[Found]]:
+    """Yield the items, so many at once."""
+    return (items[start : start + size] for start in range(0, len(items), size))

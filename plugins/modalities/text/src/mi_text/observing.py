@@ -49,5 +49,6 @@ def _outputs(texts: Sequence[str], target: Target) -> list[Outputs]:
     found = []
     for text in texts:
         rng = Random(derive_seed("outputs", text))
-        found.append(Outputs(texts=tuple(generate(target, [text] * N_OUTPUTS, SAMPLED, rng))))
+        outputs = generate(target, [text] * N_OUTPUTS, SAMPLED, rng)
+        found.append(Outputs(texts=tuple(output.strip() for output in outputs)))
     return found

@@ -7,20 +7,21 @@ without the target is an attack's control.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from mi_text.adapter import TextAdapter, pad
+from mi_text.asking import BATCH, generate, in_order_of_length, likelihoods, parts, written
 from mi_text.builders import small_gpt
 from mi_text.language_model import GENERATE, LIKELIHOODS, CausalLanguageModel
 from mi_text.sampling import Sampling
 from mi_text.steps import StepPlan, train_steps
-from mi_text.tokenizing import text_input, tokenizer_of, train_tokenizer
+from mi_text.tokenizing import text_input, train_tokenizer
 from micore.contracts import Config, Split
 from micore.errors import UsageError
 from micore.files import digest
@@ -28,11 +29,6 @@ from micore.inputs import InputSpec
 from micore.kit.stages import shared
 from micore.runtime import Random, Runtime
 from micore.target import Target
-
-BATCH = 64
-"""Texts that a model is asked about at once, unless said otherwise."""
-
-Item = TypeVar("Item")
 
 
 class LanguageModel(Protocol):
@@ -60,15 +56,11 @@ class AskedTarget:
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, rng: Random) -> list[str]:
         """Return how the target goes on with each prompt."""
-        found: list[str] = []
-        for part in _parts(prompts, self.batch):
-            answers = self.target.ask(GENERATE, part, sampling=sampling, rng=rng)
-            found += _written(self.target.input_spec, answers) if isinstance(answers, Tensor) else list(answers)
-        return found
+        return generate(self.target, prompts, sampling, rng, self.batch)
 
     def likelihoods(self, texts: Sequence[str]) -> list[Tensor]:
         """Return the log-likelihoods that the target gives to the tokens of each text."""
-        return _by_length(lambda part: self.target.ask(LIKELIHOODS, part), self.target.input_spec, texts, self.batch)
+        return likelihoods(self.target, texts, self.batch)
 
 
 @dataclass(frozen=True)
@@ -84,15 +76,17 @@ class ReferenceModel:
     def generate(self, prompts: Sequence[str], sampling: Sampling, rng: Random) -> list[str]:
         """Return how the model goes on with each prompt."""
         found: list[str] = []
-        for part in _parts(prompts, self.batch):
+        for part in parts(prompts, self.batch):
             answers = self.model.serve(GENERATE, self._inputs(part), sampling=sampling, rng=rng)
-            found += _written(self.spec, answers)
+            found += written(self.spec, answers)
         return found
 
     @torch.no_grad()
     def likelihoods(self, texts: Sequence[str]) -> list[Tensor]:
         """Return the log-likelihoods that the model gives to the tokens of each text."""
-        return _by_length(lambda part: self.model.serve(LIKELIHOODS, self._inputs(part)), self.spec, texts, self.batch)
+        return in_order_of_length(
+            lambda part: self.model.serve(LIKELIHOODS, self._inputs(part)), self.spec, texts, self.batch
+        )
 
     def _inputs(self, texts: Sequence[str]) -> Tensor:
         return TextAdapter(self.spec)(texts).to(self.runtime.device)
@@ -109,39 +103,6 @@ def total_log_likelihoods(model: LanguageModel, texts: Sequence[str]) -> Tensor:
 def mean_log_likelihoods(model: LanguageModel, texts: Sequence[str]) -> Tensor:
     """Return the mean log-likelihood of each text's tokens and its end, float32 (N,) in nats: minus log perplexity."""
     return torch.stack([values.double().mean() for values in model.likelihoods(texts)]).float()
-
-
-# asking ---------------------------------------------------------------------------------------------------
-
-
-def _by_length(ask: Callable[[Sequence[str]], Any], spec: InputSpec, texts: Sequence[str], batch: int) -> list[Tensor]:
-    """Ask about texts in the order of their lengths, so that little is padding."""
-    order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), texts[row]))
-    found: list[Tensor] = [torch.empty(0)] * len(texts)
-    for rows in _parts(order, batch):
-        part = [texts[row] for row in rows]
-        for row, values in zip(rows, _unpadded(ask(part), spec, part), strict=True):
-            found[row] = values
-    return found
-
-
-def _unpadded(answers: Any, spec: InputSpec, texts: Sequence[str]) -> list[Tensor]:
-    """Return rows without their padding.
-
-    Tokens are counted, and not read off the answers: a token that is certain has log-likelihood 0 as padding has.
-    """
-    if not isinstance(answers, Tensor):
-        return [torch.as_tensor(row, dtype=torch.float32) for row in answers]
-    lengths = [len(ids) + 1 for ids in TextAdapter(spec).encode(texts)]
-    return [row[:length] for row, length in zip(answers.float().cpu(), lengths, strict=True)]
-
-
-def _written(spec: InputSpec, ids: Tensor) -> list[str]:
-    return list(tokenizer_of(spec).decode_batch(ids.tolist(), skip_special_tokens=True))
-
-
-def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 # training -------------------------------------------------------------------------------------------------
