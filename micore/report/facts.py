@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from micore.kit.statistics import wilson
+from micore.report import words
 from micore.report.figures import MISSING, duration, figure, number, plural, size
 
 Document = Mapping[str, Any]
@@ -58,20 +59,31 @@ def _spending(spending: Document | None, cases: int) -> Iterator[Fact]:
 def target(report: Document) -> list[Fact]:
     """Return what is known of the target."""
     target_ = report["target"]
-    metrics = target_["metrics"]
     return [
         ("origin", target_["uri"]),
         ("fingerprint", target_["fingerprint"]),
         ("architecture", _use(target_["architecture"])),
+        ("role", target_["role"]),
         ("classes", str(target_["classes"])),
         ("input", " × ".join(str(size) for size in target_["input"]["shape"])),  # noqa: RUF001 - a real times sign
-        ("held-out accuracy", _accuracy(metrics, "holdout", target_["classes"])),
-        ("training accuracy", _accuracy(metrics, "train", target_["classes"])),
+        *_qualities(target_),
         ("trained on", str(target_["data"].get("name") or target_["data"].get("uri") or "not said")),
         ("training", _settings(target_["training"])),
         ("defenses", "; ".join(_use(use) for use in target_["defenses"]) or "none"),
         ("seed", str(target_["seed"])),
     ]
+
+
+def _qualities(target_: Document) -> list[Fact]:
+    """Return how good the target is: its accuracy, or the figures that its card has of another role."""
+    metrics = target_["metrics"]
+    if target_["role"] == words.CLASSIFIER:
+        return [
+            ("held-out accuracy", _accuracy(metrics, "holdout", target_["classes"])),
+            ("training accuracy", _accuracy(metrics, "train", target_["classes"])),
+        ]
+    plain = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    return [(name.replace("_", " "), number(value)) for name, value in plain.items()]
 
 
 def _accuracy(metrics: Document, split: str, classes: int) -> str:

@@ -167,12 +167,14 @@ def main_finding(candidates: Iterable[Finding]) -> Finding | None:
     return min(usable, key=_preference)
 
 
-def _preference(item: Finding) -> tuple[bool, ...]:
+def _preference(item: Finding) -> tuple[int, ...]:
+    """Return what is compared; of figures that are alike otherwise the one of most cases goes first."""
     return (
         item.direction not in OVERALL,
         item.beats_floor is None,
         item.unit not in ("share", "rate", "fraction"),
         item.direction != "up",
+        -item.attack.clusters if item.attack else 0,
     )
 
 

@@ -12,7 +12,7 @@ from micore.report.statements import beats, classes_caption, independence_facts
 
 Document = Mapping[str, Any]
 
-COUNTS = ("n", "classes", "more leakage is", "beats the floor", "floor to ceiling")
+VERDICTS = ("more leakage is", "beats the floor", "floor to ceiling")
 
 
 def escape(text: object) -> str:
@@ -64,7 +64,7 @@ def _results(results: Document) -> Iterator[str]:
         yield "There are no measurements."
         return
     names = [subject["name"] for subject in results["subjects"]]
-    columns = ("measurement", "evaluator", *names, *COUNTS)
+    columns = ("measurement", "evaluator", *names, "n", results["units"], *VERDICTS)
     yield table(columns, [_result(row, names) for row in results["rows"]])
     yield _facts((subject["name"], subject["text"]) for subject in results["subjects"])
 

@@ -83,7 +83,7 @@ def _threat(manifest: Mapping[str, Any]) -> Document:
         "goal_text": words.GOALS.get(str(attack.get("goal")), "unknown"),
         "modality": attack.get("modality"),
         "evidence": manifest.get("evidence"),
-        "access": {**access, "text": words.ACCESS.get(access["granted"], "")},
+        "access": {**access, "text": words.access_text(access["granted"], manifest["target"]["card"]["role"])},
         "public_samples": manifest["data"].get("splits", {}).get("public"),
         "spending": manifest.get("ledger"),
         "budget": request["budget"],
@@ -96,6 +96,7 @@ def _target(target: Mapping[str, Any]) -> Document:
         "uri": target["uri"],
         "fingerprint": target["fingerprint"],
         "architecture": card["model"],
+        "role": card["role"],
         "classes": len(card["classes"]),
         "input": card["input"],
         "data": card.get("data", {}),
@@ -117,6 +118,7 @@ def _results(run: Run, found: Sequence[Finding]) -> Document:
             {"name": name, "text": words.SUBJECTS.get(name, "control: " + name)} for name in subject_order(found)
         ],
         "rows": [_result(item, item is main) for item in found],
+        "units": words.units(run.manifest["attack"]["goal"])[1],
         "notes": _notes(run.measurements()),
     }
 

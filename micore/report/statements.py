@@ -42,7 +42,7 @@ def _main_figure(report: Document, row: Document) -> str:
     who = "Negative control" if threat["control"] else "Attack"
     return (
         f"{who} {threat['attack']['name']} reaches {row['name']} {figure(cell)} "
-        f"({row['direction_text']}; n = {cell['n']}, {plural(cell['clusters'], 'class', 'classes')}); "
+        f"({row['direction_text']}; n = {cell['n']}, {plural(cell['clusters'], *words.units(threat['goal']))}); "
         f"{_floor(row)}; {_ceiling(row)}."
     )
 
@@ -71,7 +71,7 @@ def verdict(row: Document) -> str:
     text = f"Its interval lies entirely {side} every floor"
     if row["overlaps_floor"]:
         return text + ", but meets a floor's own interval: weak evidence of leakage."
-    return text + ": the target gave something of these classes away."
+    return text + ": the target gave something of these cases away."
 
 
 def _same_figure(report: Document, row: Document) -> list[Document]:
@@ -107,11 +107,18 @@ def _scope(report: Document, row: Document | None) -> str:
     target, threat, cases = report["target"], report["threat"], report["cases"]
     judge = f", judged by {row['evaluator']}" if row else ""
     return (
-        f"One attack with {threat['access']['granted']} access and one seed, on one trained target of "
-        f"{plural(target['classes'], 'class', 'classes')}; {cases['recovered']} of "
+        f"One attack with {threat['access']['granted']} access and one seed, on one trained "
+        f"{_kind(target)}; {cases['recovered']} of "
         f"{plural(cases['total'], 'attacked case')} gave a reconstruction{judge}. It bounds leakage "
         "from below only: another attack, budget or evaluator may show more."
     )
+
+
+def _kind(target: Document) -> str:
+    """Say what the target is: a classifier by its classes, anything else by its role."""
+    if target["role"] != words.CLASSIFIER:
+        return f"target, a {target['role']}"
+    return f"target of {plural(target['classes'], 'class', 'classes')}"
 
 
 # what was not tested -------------------------------------------------------------------------------
@@ -189,12 +196,13 @@ def _result_warnings(report: Document) -> Iterator[str]:
         yield "No floor was measured: no figure here can show leakage."
     if not any(row["ceiling"] for row in rows):
         yield "No held-out data: there is no ceiling to read the figures against."
-    if report["target"]["classes"] == 1:
+    if report["target"]["classes"] == 1 and report["target"]["role"] == words.CLASSIFIER:
         yield "The target has one class: wrong-label is no floor here, and a classifier judges nothing."
     judged = [row["cells"]["attack"] for row in rows if "attack" in row["cells"]]
     clusters = min((cell["clusters"] for cell in judged), default=None)
     if clusters is not None and clusters < 10:
-        yield f"Figures rest on {plural(clusters, 'class', 'classes')}; below ten, intervals are too narrow."
+        units = plural(clusters, *words.units(report["threat"]["goal"]))
+        yield f"Figures rest on {units}; below ten, intervals are too narrow."
     yield from _row_warnings(rows)
     main = next((row for row in rows if row["main"]), None)
     if main is not None and any(other["beats_floor"] != main["beats_floor"] for other in _same_figure(report, main)):

@@ -8,6 +8,26 @@ ACCESS = {
     "white-box": "The adversary held the model itself: its weights, its gradients and all it outputs.",
 }
 
+CLASSIFIER = "classifier"
+
+SEEN = {
+    "encoder": "The adversary could send inputs and saw their embeddings, nothing inside.",
+    "language-model": "The adversary could send texts and saw how likely their tokens are, nothing inside.",
+    "masked-language-model": "The adversary could send texts with holes and saw what fills them, nothing inside.",
+}
+"""What scores are, by the role of a target that is no classifier."""
+
+
+def access_text(access: str, role: str) -> str:
+    """Say what an adversary with this access saw of a target of this role."""
+    return SEEN.get(role, ACCESS["scores"]) if access == "scores" else ACCESS.get(access, "")
+
+
+def units(goal: str) -> tuple[str, str]:
+    """Return what figures of a goal rest on, one and many."""
+    return ("class", "classes") if goal == "class" else ("case", "cases")
+
+
 GOALS = {
     "class": "recover what the members of a class look like (a representative, not one training record)",
     "instance": "recover the very input of which the adversary holds a part, a poor copy or a representation",
