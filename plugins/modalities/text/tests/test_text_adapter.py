@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_text.adapter import ROUNDED, TextAdapter, pad
-from mi_text.tokenizing import PAD_ID, SPECIALS, decode, text_input, tokenizer_of, train_tokenizer
+from mi_text.tokenizing import PAD_ID, SPECIALS, decode, narrowed, text_input, tokenizer_of, train_tokenizer
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 
@@ -79,3 +79,33 @@ def test_specs_of_other_models_are_refused(spec, message):
 def test_a_damaged_tokenizer_is_refused(text):
     with pytest.raises(ModelError, match="tokenizer"):
         TextAdapter(text_input(text, 4))(["a"])
+
+
+def word_pieces():
+    """A tokenizer of word pieces that puts marks around texts, as encoders have it."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cat", "##s", "ca", "##t", "eat", "bread", "dog", ".", "@"]
+    made = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return made
+
+
+def test_a_narrowed_tokenizer_cuts_its_texts_as_the_whole_one_does():
+    whole, texts = word_pieces(), ["Cats eat bread.", "cats @ bread"]
+    narrow = tokenizer_of(text_input(narrowed(whole.to_str(), texts), 8))
+    for text in texts:
+        assert narrow.encode(text).tokens == whole.encode(text, add_special_tokens=False).tokens
+    assert [narrow.token_to_id(token) for token in SPECIALS] == list(range(len(SPECIALS)))
+    assert narrow.get_vocab_size() == len(SPECIALS) + 6
+    assert narrow.encode("dog").tokens == ["<unk>"]
+    assert decode(narrow, [narrow.encode("cats eat bread.").ids]) == ["cats eat bread."]
+
+
+def test_only_tokenizers_of_word_pieces_can_be_narrowed():
+    assert narrowed(TOKENIZER, ["the cat"]) is None

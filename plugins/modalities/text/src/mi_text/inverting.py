@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -26,10 +26,11 @@ from mi_text.guesses import Guesses
 from mi_text.public_embeddings import Pairs, observed_embeddings, public_pairs
 from mi_text.sampling import Sampling
 from mi_text.steps import StepPlan, train_steps
-from mi_text.tokenizing import PAD_ID, decode, text_input, tokenizer_of, train_tokenizer
+from mi_text.tokenizing import PAD_ID, TOKENIZER, decode, narrowed, text_input, tokenizer_of, train_tokenizer
 from mi_text.transformer import Size
 from micore.contracts import Case, Config, Prepared, Split
 from micore.errors import DataError, UsageError
+from micore.inputs import InputSpec
 from micore.kit.stages import Stages, shared, tensor_digest
 from micore.runtime import Runtime
 from micore.target import Target
@@ -41,7 +42,10 @@ EMBEDDING = "embedding"
 class InverterConfig(Config):
     """Settings of the hypothesis; the defaults are those of GEIA's authors, and the shape is that of GPT-2 large."""
 
-    vocabulary: int = Field(50_257, ge=300, description="tokens of the adversary's tokenizer, made of the public texts")
+    tokenizer: Literal["own", "target"] = Field(
+        "own", description="own: made of the public texts; target: of the target's pieces of words, if it has such"
+    )
+    vocabulary: int = Field(50_257, ge=300, description="tokens of a tokenizer of the adversary's own")
     max_tokens: int = Field(40, ge=1, description="tokens of a text; the rest is cut off (code: 40)")
     width: int = Field(1280, ge=1, description="of the decoder (GPT-2 large: 1280)")
     layers: int = Field(36, ge=1, description="of the decoder (GPT-2 large: 36)")
@@ -62,8 +66,8 @@ class InverterConfig(Config):
 HYPOTHESIS_FIELDS = frozenset(InverterConfig.model_fields)
 
 SMALL: Mapping[str, Any] = {
-    "vocabulary": 2048, "width": 192, "layers": 3, "heads": 3, "steps": 1200, "batch_size": 64, "learning_rate": 2e-3,
-    "public": 20_000,
+    "tokenizer": "target", "vocabulary": 2048, "width": 192, "layers": 3, "heads": 3, "steps": 1200, "batch_size": 64,
+    "learning_rate": 2e-3, "public": 20_000,
 }  # fmt: skip
 """For some ten thousand short texts on a CPU."""
 
@@ -93,7 +97,7 @@ def learn_hypothesis(
     pairs = restore_pairs(stages.run("pairs", ask))
     if len(pairs.texts) < 2:
         raise UsageError("this attack learns from public texts: one is not enough", hint="give more of them")
-    return pairs, stages.run("hypothesis", lambda stage: _hypothesis(pairs, config, stage))
+    return pairs, stages.run("hypothesis", lambda stage: _hypothesis(pairs, config, target.input_spec, stage))
 
 
 def pairs_state(pairs: Pairs) -> dict[str, Any]:
@@ -106,15 +110,25 @@ def restore_pairs(state: Mapping[str, Any]) -> Pairs:
     return Pairs(texts=tuple(state["texts"]), embeddings=state["embeddings"])
 
 
-def _hypothesis(pairs: Pairs, config: InverterConfig, runtime: Runtime) -> Mapping[str, Any]:
+def _hypothesis(pairs: Pairs, config: InverterConfig, spec: InputSpec, runtime: Runtime) -> Mapping[str, Any]:
     settings = config.model_dump(mode="json", include=set(HYPOTHESIS_FIELDS - {"public"}))
     identity = {"settings": settings, "texts": list(pairs.texts), "embeddings": tensor_digest(pairs.embeddings)}
-    return shared("embedding-inverter", identity, lambda part: _train(pairs, config, part), runtime)
+    return shared("embedding-inverter", identity, lambda part: _train(pairs, config, spec, part), runtime)
 
 
-def _train(pairs: Pairs, config: InverterConfig, runtime: Runtime) -> dict[str, Any]:
+def adversary_tokenizer(config: InverterConfig, spec: InputSpec, texts: Sequence[str]) -> str:
+    """Return the tokenizer that the decoder writes with, as JSON text; spec: of the target, which is no secret.
+
+    An encoder sums up pieces of words, so that a decoder that writes the same pieces has less to learn.
+    """
+    theirs = spec.options.get(TOKENIZER) if config.tokenizer == "target" else None
+    found = narrowed(theirs, texts) if isinstance(theirs, str) else None
+    return found or train_tokenizer(texts, config.vocabulary)
+
+
+def _train(pairs: Pairs, config: InverterConfig, spec: InputSpec, runtime: Runtime) -> dict[str, Any]:
     """Train the decoder: cross-entropy of a public text and its end after its embedding (GEIA, equation 2)."""
-    tokenizer = train_tokenizer(pairs.texts, config.vocabulary)
+    tokenizer = adversary_tokenizer(config, spec, pairs.texts)
     rows = encode(read_tokenizer(tokenizer), pairs.texts, config.max_tokens)
     statistics = statistics_of(pairs.embeddings)
     values = standardised(pairs.embeddings, statistics)

@@ -38,6 +38,24 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> str:
     return str(tokenizer.to_str())
 
 
+def narrowed(tokenizer: str, texts: Iterable[str]) -> str | None:
+    """Return a tokenizer of word pieces with no other tokens than texts consist of, as JSON text.
+
+    Its special tokens are those from here. It cuts these texts as the whole one does, without what the whole one puts
+    around them. None for a tokenizer of another kind, whose tokens cannot be taken out one by one.
+    """
+    whole = json.loads(tokenizer)
+    if whole["model"].get("type") != "WordPiece":
+        return None
+    encodings = Tokenizer.from_str(tokenizer).encode_batch(sorted(set(texts)), add_special_tokens=False)
+    tokens = sorted({token for item in encodings for token in item.tokens} - {whole["model"]["unk_token"]})
+    vocabulary = {token: place for place, token in enumerate((*SPECIALS, *tokens))}
+    model = {**whole["model"], "unk_token": UNKNOWN, "vocab": vocabulary}
+    found = Tokenizer.from_str(json.dumps({**whole, "model": model, "added_tokens": [], "post_processor": None}))
+    found.add_special_tokens(list(SPECIALS))
+    return str(found.to_str())
+
+
 def text_input(tokenizer: str, max_tokens: int) -> InputSpec:
     """Describe the input of a model: up to ``max_tokens`` tokens of a tokenizer that `train_tokenizer` made."""
     return InputSpec(shape=(max_tokens,), options={TOKENIZER: tokenizer})
