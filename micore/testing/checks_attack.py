@@ -19,6 +19,7 @@ from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS, PRESET_CH
 from micore.testing.checks_threat import THREAT_CHECKS
 from micore.testing.counting import same
 from micore.testing.devices import pretend_accelerator
+from micore.testing.pace import slowness
 from micore.testing.report import Check, require, skip
 from micore.testing.setting import held_out_samples
 
@@ -283,9 +284,10 @@ def _ceiling(bench: AttackBench) -> float:
 
 
 def smoke_is_quick(bench: AttackBench) -> str:
-    """The smoke preset is what people try first and what every test runs."""
+    """The smoke preset is what people try first and what every test runs; a slow or busy machine is given more time."""
     seconds = bench.reference.seconds
-    require(seconds < SMOKE_SECONDS, f"the smoke preset took {seconds:.1f} s, more than {SMOKE_SECONDS:g} s")
+    bound = SMOKE_SECONDS if seconds < SMOKE_SECONDS else SMOKE_SECONDS * slowness()
+    require(seconds < bound, f"the smoke preset took {seconds:.1f} s, more than {bound:.1f} s")
     return f"{seconds:.2f} s"
 
 

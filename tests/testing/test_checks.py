@@ -27,6 +27,7 @@ def test_good_toy_passes_everything(kind, lab):
 @pytest.mark.parametrize("toy", BROKEN, ids=lambda toy: f"{toy.check}-{toy.implementation.__name__}")
 def test_broken_toy_is_rejected(toy, lab, monkeypatch):
     monkeypatch.setattr(checks_attack, "SMOKE_SECONDS", 0.4 if toy.check == "smoke-is-quick" else 60)
+    monkeypatch.setattr(checks_attack, "slowness", lambda: 1.0)
     registry = good_registry(**{toy.kind: spec(toy.kind, toy.implementation, **toy.changes)})
     bench = open_bench(registry.find(toy.kind, "toy"), registry, Lab(registry) if toy.kind == "modality" else lab)
     row = run_check(next(check for check in CHECKS[toy.kind][1] if check_name(check) == toy.check), bench)
