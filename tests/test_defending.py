@@ -138,9 +138,10 @@ def trained(plugins, *defenses: str, config=KEPT_ASIDE) -> Bundle:
 
 def answered(plugins, bundle: Bundle) -> tuple[Tensor, Mapping[str, Defense]]:
     modality = load_modality(plugins, "toy")
-    target, defenses = open_guarded(
+    guarded = open_guarded(
         plugins, bundle, access=Access.SCORES, ledger=Ledger(), runtime=RUNTIME, modality=modality
     )
+    target, defenses = guarded.target, guarded.defenses
     dataset = DataRequest.parse("grids", toys.SMALL).open(plugins)
     return target.scores(dataset.split("holdout").take(range(6))), defenses
 
@@ -264,9 +265,10 @@ def test_watchers_see_what_is_asked_without_padding(plugins, plain):
     defenses = answered(plugins, bundle)[1]
     assert defenses["counter"].findings() == {"seen": 6}
     assert list(defenses) == ["counter", "half"]
-    target, defenses = open_guarded(
+    guarded = open_guarded(
         plugins, bundle, access=Access.SCORES, ledger=Ledger(), runtime=RUNTIME, modality=load_modality(plugins, "toy")
     )
+    target, defenses = guarded.target, guarded.defenses
     with target.ledger.owned_by(["a case"], padding=2, rows=3):
         target.scores(torch.rand(6, *bundle.card.input.shape))
     assert defenses["counter"].findings() == {"seen": 2}  # one of three rows, in each of two passes

@@ -51,9 +51,9 @@ def test_the_card_says_all(plugins, monkeypatch):
     assert "torch" in card.versions
 
 
-def test_only_classifiers_are_trained():
+def test_only_what_can_be_a_target_is_trained():
     data, registry = DataRequest.parse("digits", {}), Registry.discover()
-    with pytest.raises(ModelError, match="'stylegan2' is no classifier; its role is prior"):
+    with pytest.raises(ModelError, match="'stylegan2' cannot be a target; its role is prior"):
         train(registry, Runtime(device=torch.device("cpu")), data=data, model=PluginUse(name="stylegan2"))
 
 
