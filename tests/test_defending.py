@@ -138,9 +138,7 @@ def trained(plugins, *defenses: str, config=KEPT_ASIDE) -> Bundle:
 
 def answered(plugins, bundle: Bundle) -> tuple[Tensor, Mapping[str, Defense]]:
     modality = load_modality(plugins, "toy")
-    guarded = open_guarded(
-        plugins, bundle, access=Access.SCORES, ledger=Ledger(), runtime=RUNTIME, modality=modality
-    )
+    guarded = open_guarded(plugins, bundle, access=Access.SCORES, ledger=Ledger(), runtime=RUNTIME, modality=modality)
     target, defenses = guarded.target, guarded.defenses
     dataset = DataRequest.parse("grids", toys.SMALL).open(plugins)
     return target.scores(dataset.split("holdout").take(range(6))), defenses

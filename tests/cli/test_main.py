@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -198,7 +199,20 @@ def test_sixty_plugins_stay_under_half_a_second(site: Any, arguments: list[str])
         assert result.returncode == 0, result.stderr
         assert "IMPORTED []" in result.stderr
     assert ("a59" in result.stdout) == (arguments == ["list-plugins"])
-    assert min(seconds) < 0.5, seconds
+    assert min(seconds) < 0.5 * slowness(), seconds
+
+
+def slowness() -> float:
+    """Return how many times slower plain Python runs here than on the machine that the bound is for, at least 1."""
+    spent = []
+    for _ in range(3):
+        started = time.process_time()
+        sum(range(1_000_000))
+        total = 0
+        for number in range(1_000_000):
+            total += number
+        spent.append(time.process_time() - started)
+    return max(1.0, min(spent) / 0.06)
 
 
 def cpu_seconds() -> float:
