@@ -128,7 +128,7 @@ def test_the_attacks_own_option_is_the_same(run, tmp_path):
     [
         ({"evidence": "sepia"}, ConfigError, "no kind of evidence; there are centre"),
         ({"evidence": "blur", "options": {"evidence": "bottom"}}, UsageError, "--evidence blur contradicts -p"),
-        ({"classes": "192"}, UsageError, "192 private images"),
+        ({"classes": "192"}, UsageError, "192 private samples"),
         ({"classes": "key-1"}, UsageError, "no number of a sample"),
         ({"evaluators": ["accuracy"], "classes": "9-3"}, UsageError, "goes upwards"),
     ],
