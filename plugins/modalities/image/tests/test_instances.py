@@ -85,7 +85,7 @@ def test_a_case_is_the_same_whatever_else_is_chosen(digits):
         ("9-3", "a range goes upwards (3-9)"),
         ("three", "three: no number of a sample"),
         ("", "no number of a sample"),
-        ("9" * 5000, "on 676 private images"),
+        ("9" * 5000, "on 676 private samples"),
     ],
 )
 def test_wrong_choice(digits, choice, words):
