@@ -11,9 +11,9 @@ from pydantic import Field
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mi_text.adapter import TextAdapter, pad
+from mi_text.adapter import TextAdapter
 from mi_text.masked_model import FILL, MaskedLanguageModel
-from mi_text.steps import StepPlan, train_steps
+from mi_text.steps import StepPlan, learn_texts
 from mi_text.tokenizing import MASK, MASK_ID, PAD_ID, TOKENIZER, UNKNOWN_ID, tokenizer_of
 from mi_text.transformer import Size
 from micore.contracts import Config, Split
@@ -149,13 +149,8 @@ def _trained(
         module = MaskedLanguageModel(size)
     runtime.place(module)
     rows = [row or [UNKNOWN_ID] for row in TextAdapter(spec).encode(texts)]
-
-    def losses(chosen: Tensor) -> Tensor:
-        batch = pad([rows[row] for row in chosen.tolist()]).to(runtime.device)
-        return module.task_loss(batch, torch.zeros(len(batch), dtype=torch.int64, device=runtime.device))
-
     plan = StepPlan(
         steps=config.control_steps, batch_size=config.control_batch_size, learning_rate=config.control_learning_rate
     )
-    train_steps(module, losses, [len(row) for row in rows], plan, runtime, "control model")
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    weights, _ = learn_texts(module, rows, plan, runtime, "control model")
+    return weights

@@ -17,7 +17,7 @@ from torch import Tensor
 from mi_text.adapter import TextAdapter, pad
 from mi_text.language_model import GENERATE, CausalLanguageModel
 from mi_text.sampling import Sampling
-from mi_text.steps import StepPlan, train_steps
+from mi_text.steps import StepPlan, learn_texts
 from mi_text.tokenizing import PAD_ID, TOKENIZER, UNKNOWN_ID, decode, tokenizer_of
 from mi_text.transformer import Size
 from micore.contracts import Config, Split
@@ -115,16 +115,11 @@ def _trained(
         module = CausalLanguageModel(size)
     runtime.place(module)
     rows = [row or [UNKNOWN_ID] for row in TextAdapter(spec).encode(texts)]
-
-    def losses(chosen: Tensor) -> Tensor:
-        batch = pad([rows[row] for row in chosen.tolist()]).to(runtime.device)
-        return module.task_loss(batch, torch.zeros(len(batch), dtype=torch.int64, device=runtime.device))
-
     plan = StepPlan(
         steps=config.prior_steps, batch_size=config.prior_batch_size, learning_rate=config.prior_learning_rate
     )
-    train_steps(module, losses, [len(row) for row in rows], plan, runtime, "language model")
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    weights, _ = learn_texts(module, rows, plan, runtime, "language model")
+    return weights
 
 
 def restore_prior(state: Mapping[str, Any], runtime: Runtime) -> TextPrior:

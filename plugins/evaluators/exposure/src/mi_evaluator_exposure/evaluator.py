@@ -72,16 +72,17 @@ class ExposureEvaluator:
     def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
         """Measure every subject that ranks candidates alike; nothing where no case is of a planted secret.
 
-        Earlier stands of a search have no scores, so they are left out.
+        Earlier stands of a search have no scores, so they are left out, as is an attack that keeps one guess alone.
 
-        Raises: DataError when the attack gives back fewer than two candidates of a case, or not the true one.
+        Raises: DataError when the true candidate is not among several that the attack gives back.
         """
         found = []
         for subject in subjects:
             items = [
                 item for item in subject.reconstructions if _is_of_secret(item) and item.case.id in reference.truth
             ]
-            ranks = subject.name in RANKING or all(_ranks(item, reference) for item in items)
+            several = all(len(item.samples) > 1 for item in items)
+            ranks = several and (subject.name in RANKING or all(_ranks(item, reference) for item in items))
             if items and ranks and not subject.name.startswith(SNAPSHOT):
                 counts = repetitions(text_split(reference.dataset, "private"))
                 found += self._measure(subject.name, [standing(item, reference, counts) for item in items])
@@ -129,7 +130,7 @@ class ExposureEvaluator:
 def standing(item: Reconstruction, reference: Reference, counts: Mapping[str, int]) -> Standing:
     """Find the true text among the candidates of a case, and how far it stands out.
 
-    Raises: DataError when there are fewer than two candidates, or the true text is not among them.
+    Raises: DataError when the true text is not among the candidates.
     """
     true = str(reference.truth[item.case.id].sample[0])
     place = _place_of(true, item)
@@ -145,10 +146,6 @@ def standing(item: Reconstruction, reference: Reference, counts: Mapping[str, in
 
 def _place_of(true: str, item: Reconstruction) -> int:
     hint = "exposure is of attacks that give back all candidates of the evidence, each with its log-likelihood"
-    if len(item.samples) < 2:
-        raise DataError(
-            f"exposure: case {item.case.id} has {len(item.samples)} samples, none to rank it among", hint=hint
-        )
     places = [place for place, text in enumerate(item.samples) if text.split() == true.split()]
     if not places:
         raise DataError(f"exposure: the true text of case {item.case.id} is not among its candidates", hint=hint)

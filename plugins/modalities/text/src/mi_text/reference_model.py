@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from mi_text.adapter import TextAdapter, pad
+from mi_text.adapter import TextAdapter
 from mi_text.asking import BATCH, generate, in_order_of_length, likelihoods, parts, written
 from mi_text.builders import small_gpt
 from mi_text.language_model import GENERATE, LIKELIHOODS, CausalLanguageModel
 from mi_text.sampling import Sampling
-from mi_text.steps import StepPlan, train_steps
+from mi_text.steps import StepPlan, learn_texts
 from mi_text.tokenizing import text_input, train_tokenizer
 from micore.contracts import Config, Split
 from micore.errors import UsageError
@@ -131,20 +131,6 @@ SMOKE_REFERENCE: Mapping[str, Any] = {
 """A reference for the preset ``smoke``."""
 
 
-class _Corpus:
-    """Public texts as rows of tokens, and the loss of a model on them."""
-
-    purpose: ClassVar[str] = "reference language model"
-
-    def __init__(self, model: CausalLanguageModel, spec: InputSpec, texts: Sequence[str], runtime: Runtime) -> None:
-        self.model, self.device = model, runtime.device
-        self.ids = [ids for ids in TextAdapter(spec).encode(texts) if ids]
-
-    def losses(self, rows: Tensor) -> Tensor:
-        inputs = pad([self.ids[row] for row in rows.tolist()]).to(self.device)
-        return self.model.task_loss(inputs, rows)
-
-
 def train_reference(
     public: Split | None, tokens: int, config: ReferenceConfig, runtime: Runtime, **changes: int
 ) -> Mapping[str, Any]:
@@ -168,13 +154,12 @@ def _trained(texts: Sequence[str], tokens: int, config: ReferenceConfig, runtime
     spec = text_input(train_tokenizer(texts, config.reference_vocabulary), tokens)
     size = {"width": config.reference_width, "layers": config.reference_layers, "heads": config.reference_heads}
     model = _built(spec, size, runtime)
-    corpus = _Corpus(model, spec, texts, runtime)
+    rows = [ids for ids in TextAdapter(spec).encode(texts) if ids]
     plan = StepPlan(
         steps=config.reference_steps, batch_size=config.reference_batch_size,
         learning_rate=config.reference_learning_rate,
     )  # fmt: skip
-    history = train_steps(model, corpus.losses, [len(ids) for ids in corpus.ids], plan, runtime, corpus.purpose)
-    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    weights, history = learn_texts(model, rows, plan, runtime, "reference language model")
     return {
         "weights": weights, "tokenizer": spec.options["tokenizer"], "tokens": tokens, "size": size, "history": history,
     }  # fmt: skip

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mi_text.adapter import pad
+from micore.answers import task_losses
 from micore.errors import ModelError
 from micore.runtime import Runtime
 
@@ -77,6 +79,22 @@ def train_steps(
             runtime.checkpoints.offer(partial(_state, step + 1, history, running, module, optimizer))
     module.eval()
     return history
+
+
+def learn_texts(
+    module: nn.Module, rows: Sequence[Sequence[int]], plan: StepPlan, runtime: Runtime, purpose: str
+) -> tuple[dict[str, Tensor], list[float]]:
+    """Train a network that says its own task (`micore.answers.HasTask`) on texts, rows of ids without empty ones.
+
+    Returns its weights, on the CPU, and the losses of `train_steps`.
+    """
+
+    def losses(chosen: Tensor) -> Tensor:
+        batch = pad([rows[row] for row in chosen.tolist()]).to(runtime.device)
+        return task_losses(module, batch, torch.zeros(len(batch), dtype=torch.int64, device=runtime.device))
+
+    history = train_steps(module, losses, [len(row) for row in rows], plan, runtime, purpose)
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}, history
 
 
 def batch_of(step: int, lengths: Sequence[int], size: int, runtime: Runtime, purpose: str) -> Tensor:
