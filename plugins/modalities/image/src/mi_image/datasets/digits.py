@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 
 from mi_image.datasets.dataset import ImageDataset, judged_others
-from mi_image.datasets.options import DatasetOptions, read_labels, read_options, refuse_location
 from mi_image.datasets.pools import Pool
 from mi_image.datasets.resizing import resize_grey
+from micore.kit.dataset_options import DatasetOptions, read_labels, read_options, refuse_location
 
 DIGITS = tuple("0123456789")
 _LARGEST_VALUE = 16

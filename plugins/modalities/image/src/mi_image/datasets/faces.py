@@ -23,10 +23,10 @@ from torch import Tensor
 
 from mi_image.datasets.dataset import ImageDataset
 from mi_image.datasets.decoding import decode, is_picture, stack
-from mi_image.datasets.options import DatasetOptions, read_options, refuse_location, require_file
 from mi_image.datasets.pools import Pool
 from mi_image.splits import ImageSplit
 from micore.errors import DataError
+from micore.kit.dataset_options import DatasetOptions, read_options, refuse_location, require_file
 
 PUBLIC_FILES = {"lfw": "faces/lfw/public_64.zip", "utkface": "faces/utkface/utk_adult_64.zip"}
 _COLUMNS = ("file", "split", "label")

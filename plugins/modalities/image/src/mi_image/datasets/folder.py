@@ -12,11 +12,11 @@ from pydantic import Field
 
 from mi_image.datasets.dataset import ImageDataset, judged_others
 from mi_image.datasets.decoding import decode, is_picture, stack
-from mi_image.datasets.options import PathText, read_options
 from mi_image.datasets.own import NONE, OwnOptions, assign_classes, hold_out, require_images
 from mi_image.datasets.pools import Pool
 from mi_image.splits import ImageSplit
 from micore.errors import DataError
+from micore.kit.dataset_options import PathText, read_options
 
 
 class FolderOptions(OwnOptions):

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from mi_image.datasets.dataset import ImageDataset, judged_others
 from mi_image.datasets.decoding import decode, stack
-from mi_image.datasets.options import read_options
 from mi_image.datasets.own import NONE, OwnOptions, assign_classes, hold_out
 from mi_image.datasets.pools import Pool
 from mi_image.splits import ImageSplit
 from micore.errors import DataError
+from micore.kit.dataset_options import read_options
 
 _LABEL_NAMES = ("label", "labels", "fine_label")
 

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from mi_image.datasets.dataset import ImageDataset, judged_others
 from mi_image.datasets.digits import DIGITS
-from mi_image.datasets.options import DatasetOptions, read_labels, read_options, refuse_location, require_file
 from mi_image.datasets.pools import Pool
 from mi_image.datasets.resizing import resize_grey
 from mi_image.splits import ImageSplit
 from micore.errors import DataError
+from micore.kit.dataset_options import DatasetOptions, read_labels, read_options, refuse_location, require_file
 
 
 class MnistOptions(DatasetOptions):

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from mi_image.datasets.options import DatasetOptions, read_labels
 from mi_image.datasets.pools import Pool
 from micore.errors import DataError
+from micore.kit.dataset_options import DatasetOptions, read_labels
 
 NONE = "none"
 

@@ -16,11 +16,12 @@ from pydantic import Field
 
 from mi_text.cases import CANARY
 from mi_text.datasets.dataset import TextDataset
-from mi_text.datasets.options import Counts, DatasetOptions, read_counts, read_options, refuse_location
+from mi_text.datasets.options import Counts, TextOptions, read_counts
 from mi_text.datasets.pools import load_pools
 from mi_text.datasets.templates import TOPICS, read_template
 from mi_text.datasets.writing import Writer
 from mi_text.splits import Facts, TextSplit
+from micore.kit.dataset_options import read_options, refuse_location
 from micore.runtime import derive_seed
 
 CLASSES = ("text",)
@@ -31,7 +32,7 @@ _BACKGROUND = tuple(template for templates in TOPICS.values() for template in te
 Text = tuple[str, Facts]
 
 
-class CustomersOptions(DatasetOptions):
+class CustomersOptions(TextOptions):
     """Options of ``customers``."""
 
     background: int = Field(3000, ge=1, le=50_000, description="Background sentences of private and holdout texts each")

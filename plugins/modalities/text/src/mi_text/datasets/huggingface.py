@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import Field
 
 from mi_text.datasets.dataset import TextDataset
-from mi_text.datasets.options import read_options
 from mi_text.datasets.own import NONE, OwnOptions, Rows, make_dataset, require_column
 from micore.errors import DataError
+from micore.kit.dataset_options import read_options
 
 _NO_LABEL = -1
 """What ``datasets`` gives for a class that is hidden."""

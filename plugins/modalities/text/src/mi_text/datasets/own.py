@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from mi_text.datasets.dataset import TextDataset
-from mi_text.datasets.options import DatasetOptions, PathText
+from mi_text.datasets.options import TextOptions
 from mi_text.splits import TextSplit
 from micore.errors import DataError
+from micore.kit.dataset_options import PathText
 from micore.runtime import derive_seed
 
 NONE = "none"
@@ -23,7 +24,7 @@ JUDGED_SHARE = 0.8
 """Share of the public texts of further classes on which evaluator models are trained."""
 
 
-class OwnOptions(DatasetOptions):
+class OwnOptions(TextOptions):
     """Options of all data sets of the user's own texts."""
 
     public: float | PathText = Field(

@@ -14,19 +14,20 @@ import torch
 from pydantic import Field
 
 from mi_text.datasets.dataset import TextDataset
-from mi_text.datasets.options import DatasetOptions, read_options, refuse_location
+from mi_text.datasets.options import TextOptions
 from mi_text.datasets.plain import plain_words, write_plain
 from mi_text.datasets.pools import Pools, load_pools, words_of
 from mi_text.datasets.templates import HELD_BACK, TOPICS, Template
 from mi_text.datasets.writing import Writer, fixed_words
 from mi_text.splits import TextSplit
+from micore.kit.dataset_options import read_options, refuse_location
 from micore.runtime import derive_seed
 
 NEW_NAMES = 99
 """Last names of private and holdout texts only, with ``names=new``: a tenth of the pool."""
 
 
-class RecordsOptions(DatasetOptions):
+class RecordsOptions(TextOptions):
     """Options of ``records``."""
 
     private: int = Field(500, ge=len(TOPICS), le=20_000, description="Private texts")
