@@ -71,7 +71,8 @@ def test_a_class_that_is_sure_enough_asks_no_more(toy: Trial, found: list[Recons
     spent = [target.ledger.cases[case.id].queries for case in toy.cases]
     assert min(spent) < whole
     for item, queries in zip(earlier, spent, strict=True):
-        assert queries == whole or item.scores.min() >= 0.8
+        unsure = int((item.scores < 0.8 - 1e-4).sum())  # populations that went through all generations
+        assert unsure * whole / len(item.scores) <= queries
 
 
 def test_the_doubt_never_rises_and_the_score_is_the_targets(toy: Trial, found: list[Reconstruction]) -> None:
