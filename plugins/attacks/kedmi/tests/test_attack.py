@@ -30,7 +30,7 @@ from micore.threat import Access, Ledger, Spending
 IMAGES, CPU = ImageModality(), Runtime(device=torch.device("cpu"), seed=1, tile=16)
 # The default preset with a narrower GAN that takes larger steps, and a shorter search, to fit in 20 s.
 QUICK = {
-    "width": 12, "iterations": 400, "gan_learning_rate": 4e-4, "steps": 200, "learning_rate": 0.05,
+    "width": 12, "iterations": 400, "gan_learning_rate": 8e-4, "steps": 600, "learning_rate": 0.05,
     "restarts": 3, "draws": 2,
 }  # fmt: skip
 
