@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._pytree import tree_leaves
 
 __all__ = ["CPU", "DeviceMixError", "DeviceTags", "result_devices", "tensors_in"]
 
@@ -81,8 +80,21 @@ class DeviceTags:
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    """Return every tensor in nested arguments, in order."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """Return every tensor in arguments, which may be nested lists, tuples and dicts, in order."""
+    found: list[Tensor] = []
+    _gather(tree, found)
+    return found
+
+
+def _gather(tree: Any, found: list[Tensor]) -> None:
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif isinstance(tree, list | tuple):
+        for item in tree:
+            _gather(item, found)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            _gather(item, found)
 
 
 def result_devices(

@@ -159,11 +159,14 @@ class _Checks(TorchDispatchMode):
         kwargs, tags = dict(kwargs or {}), self._world.tags
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False  # a build without CUDA cannot pin
-        devices = result_devices(func, args, kwargs, tags, self._world.home or CPU)
-        result, inputs = func(*args, **kwargs), tensors_in((args, kwargs))
-        for position, output in enumerate(tensors_in(result)):
-            if output.device == CPU and not tags.share_storage(output, inputs):
-                tags.set(output, devices[min(position, len(devices) - 1)])
+        with torch._C.DisableTorchFunction():  # the answers, which backward passes have on, would look at all this too
+            devices = result_devices(func, args, kwargs, tags, self._world.home or CPU)
+        result = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            inputs = tensors_in((args, kwargs))
+            for position, output in enumerate(tensors_in(result)):
+                if output.device == CPU and not tags.share_storage(output, inputs):
+                    tags.set(output, devices[min(position, len(devices) - 1)])
         return result
 
 
