@@ -104,6 +104,7 @@ KNOWN: Mapping[tuple[str, str], str] = {
     ("evaluator", "extraction"): "mi-evaluator-extraction",
     ("evaluator", "face-descriptor"): "mi-evaluator-face-descriptor",
     ("evaluator", "paired"): "mi-evaluator-paired",
+    ("evaluator", "re-embedding"): "mi-evaluator-re-embedding",
     ("evaluator", "slot-recovery"): "mi-evaluator-slot-recovery",
     ("evaluator", "text-overlap"): "mi-evaluator-text-overlap",
     ("modality", "image"): "mi-image",
