@@ -132,6 +132,19 @@ def test_a_ratio_subtracts_the_reference() -> None:
     torch.testing.assert_close(item.scores, item.latents[:, 0] - item.latents[:, 1])
 
 
+def test_confidence_weighs_likelihoods_by_how_often_a_value_was_proposed() -> None:
+    """Ethicist, section 3.3: counts times likelihoods, as shares of all that was proposed."""
+    often = [*NUMBERS, " 555-000-0004", " 555-000-0004"]
+    item = play(remote(often, FILLED), CASE, evidence="masked", score="confidence", continuations=len(often), keep=10)
+    assert item.latents is not None
+    values = [text.removeprefix(HOLE.before).removesuffix(HOLE.after) for text in item.samples]
+    counts = torch.tensor([float(sum(value in text for text in often)) for value in values])
+    assert counts.max() > 1
+    weights = counts * item.latents[:, 0].exp()
+    torch.testing.assert_close(item.scores, weights / weights.sum())
+    assert item.scores.tolist() == sorted(item.scores.tolist(), reverse=True)
+
+
 def test_given_candidates_are_all_ranked_and_nothing_is_drawn() -> None:
     hole = Hole(kind="candidates", before="call ", after=" now", slot="phone",
                 candidates=("555-000-0001", "555-000-0002", "555-000-0003"))  # fmt: skip

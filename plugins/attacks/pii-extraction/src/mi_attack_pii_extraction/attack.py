@@ -20,7 +20,8 @@ Fidelity notes (paper / authors' code / here)
   reference's sum: what is likely anyway is no evidence (ours).
 - The code stores results by their perplexity, so that equal ones are lost, and its script picks the first candidate of
   the alphabet; here all candidates are ordered, equal ones in the order of the evidence.
-- Tuned prompts (white box) are not here.
+- Tuned prompts (white box) of Lukas et al. and of Ethicist are not here. Ethicist's confidence is of the rest of the
+  text and sums its tokens' likelihoods; here of a value, with the likelihoods of the whole text that it fills.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ class PersonalDataConfig(ReferenceConfig):
     subtract_reference: bool = Field(True, description="whether values that the reference writes too are left out")
     continuations: int = Field(32, ge=1, description="drawn for each hole (code: 32)")
     continuation_tokens: int = Field(32, ge=1, description="tokens of a continuation at most (code: 32)")
-    score: Literal["perplexity", "likelihood", "ratio"] = Field(
-        "perplexity", description="what values for a hole are ordered by (code: perplexity of the whole text)"
+    score: Literal["perplexity", "likelihood", "ratio", "confidence"] = Field(
+        "perplexity",
+        description="what values for a hole are ordered by (code: perplexity of the whole text; Ethicist: confidence)",
     )
     keep: int = Field(1000, ge=1, description="values given back at most")
     batch_size: int = Field(64, ge=1, description="texts that the target is asked about at once")
@@ -152,7 +154,7 @@ class PersonalDataExtraction:
         if self.config.evidence == "candidates":
             if not hole.candidates:
                 raise UsageError(f"case {case.id} has no candidates to choose from", hint="--evidence candidates")
-            return self._choose(case, hole, hole.candidates, ground)
+            return self._choose(case, hole, Counter(dict.fromkeys(hole.candidates, 1)), ground)
         return self._choose(case, hole, self._proposed(case, hole, ground), ground)
 
     def _extract(self, case: Case, ground: _Ground, samples: int) -> Reconstruction:
@@ -180,8 +182,8 @@ class PersonalDataExtraction:
         sampling = Sampling(max_tokens=self.config.max_tokens, top_k=self.config.top_k)
         return model.generate([""] * n, sampling, runtime.rng("pii-extraction", purpose, case.id))
 
-    def _proposed(self, case: Case, hole: Hole, ground: _Ground) -> list[str]:
-        """Return the values of the hole's kind that continuations of the text in front of it bring."""
+    def _proposed(self, case: Case, hole: Hole, ground: _Ground) -> Counter[str]:
+        """Return how often continuations of the text in front of a hole bring each value of its kind."""
         config = self.config
         sampling = Sampling(max_tokens=config.continuation_tokens, top_k=config.top_k)
         rng = ground.runtime.rng("pii-extraction", "continuations", case.id)
@@ -189,18 +191,21 @@ class PersonalDataExtraction:
         texts = ground.model.generate([prompt] * config.continuations, sampling, rng)
         return candidates_in(texts, hole, ground.tagger)
 
-    def _choose(self, case: Case, hole: Hole, values: Sequence[str], ground: _Ground) -> Reconstruction:
-        """Order values by how likely the target finds the text that they fill.
+    def _choose(self, case: Case, hole: Hole, values: Counter[str], ground: _Ground) -> Reconstruction:
+        """Order values, with how often each was proposed, by how likely the target finds the text that they fill.
 
         ``latents``: log-likelihoods of the whole texts (n, 2) by target and reference.
         """
-        texts = [hole.filled(value) for value in dict.fromkeys(values)]
+        texts = [hole.filled(value) for value in values]
         if not texts:
             return _nothing_found(case, hole.filled(""))
         rows = ground.model.likelihoods(texts)
         own, means = (torch.stack([figure(row.double()) for row in rows]).float() for figure in (torch.sum, torch.mean))
         plain = total_log_likelihoods(ground.reference, texts)
-        scores = {"perplexity": means, "likelihood": own, "ratio": own - plain}[self._score_of(ground)]
+        votes = torch.tensor(list(values.values())).log()
+        scores = {
+            "perplexity": means, "likelihood": own, "ratio": own - plain, "confidence": (own + votes).softmax(dim=0),
+        }[self._score_of(ground)]  # fmt: skip
         order = scores.argsort(descending=True, stable=True)[: self.config.keep]
         return Reconstruction(
             case=case, samples=[texts[row] for row in order.tolist()], scores=scores[order],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from mi_attack_pii_extraction.tagging import Tagger
@@ -11,14 +12,14 @@ from mi_text.evidence import Hole
 _NEXT = re.compile(r"\s*(\w+|[^\w\s])")
 
 
-def candidates_in(continuations: Iterable[str], hole: Hole, tagger: Tagger) -> list[str]:
-    """Return the different values that continuations propose for a hole, in their order.
+def candidates_in(continuations: Iterable[str], hole: Hole, tagger: Tagger) -> Counter[str]:
+    """Return how often continuations propose each value for a hole, in the order in which they first do.
 
     Those that stand in the known text already are left out (Lukas et al., 2023, section 4.3).
     """
     known = hole.filled("\n").lower()
     values = [value for text in continuations for value in _values(text, hole, tagger)]
-    return [value for value in dict.fromkeys(values) if value.lower() not in known]
+    return Counter(value for value in values if value.lower() not in known)
 
 
 def _values(text: str, hole: Hole, tagger: Tagger) -> list[str]:
