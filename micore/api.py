@@ -11,15 +11,15 @@ from typing import Any
 
 from micore import runs, suites
 from micore.artifacts import Bundle, PluginUse
-from micore.configs import make_config, parse_use
+from micore.configs import parse_use
 from micore.data import DataRequest
 from micore.defending import defend as _defend
-from micore.kit.training import TrainingConfig
 from micore.registry import Registry
 from micore.runs.judging import judge
 from micore.runtime import Progress, Runtime
 from micore.threat import Access, Budget
 from micore.training import train as _train
+from micore.training import training_config
 
 Options = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def train(
     runtime = Runtime.create(device, precision, seed=seed, progress=progress or Progress())
     return _train(
         registry, runtime, data=DataRequest.parse(data, data_options, data_root), model=use(model),
-        training=make_config(TrainingConfig, training or {}, "training"), defenses=[use(text) for text in defenses],
+        training=training_config(registry, use(model), training), defenses=[use(text) for text in defenses],
         output=Path(output) if output is not None else None,
     )  # fmt: skip
 

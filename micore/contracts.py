@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
-    "Fitting", "Forecast", "HasBaselines", "HasControl", "HasFloors", "HasForecast", "HasGenerator",
+    "Fitting", "Forecast", "HasBaselines", "HasControl", "HasDeployment", "HasFloors", "HasForecast", "HasGenerator",
     "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement", "Modality", "ModelBuilder", "NoConfig",
     "Prepared", "Prior", "Reconstruction", "Reference", "Samples", "ShowsDifferences", "Snapshot", "Split", "Subject",
     "Truth", "WrapsAttack",
@@ -140,6 +140,14 @@ class HasObservations(Protocol):
 
         target: as its owner uses it, with the defenses of its answers: these queries are not the adversary's.
         """
+
+
+@runtime_checkable
+class HasDeployment(Protocol):
+    """A modality whose targets are used within private data: on a graph, of which the adversary names the nodes."""
+
+    def deployed(self, adapter: Callable[[Samples], Tensor], dataset: Dataset) -> Callable[[Samples], Tensor]:
+        """Return the conversion that the target's own interface makes: it knows the private data, callers do not."""
 
 
 @runtime_checkable

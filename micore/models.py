@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from micore.artifacts import Bundle, PluginUse
 from micore.configs import make_config
-from micore.contracts import Defense, Modality
+from micore.contracts import Dataset, Defense, HasDeployment, Modality, Samples
 from micore.errors import ModelError, UsageError
 from micore.external import External, Respond, SourceRequest
 from micore.inputs import InputSpec
@@ -160,25 +160,38 @@ class Guarded:
 
 def open_guarded(
     registry: Registry, loaded: Bundle | External, *, access: Access, ledger: Ledger, runtime: Runtime,
-    modality: Modality, form: AnswerForm | None = None,
+    modality: Modality, form: AnswerForm | None = None, dataset: Dataset | None = None,
 ) -> Guarded:  # fmt: skip
     """Put a target behind its threat model.
+
+    dataset: the private data that it is used within, for modalities of such (`micore.contracts.HasDeployment`).
 
     Raises: ModelError when it cannot be built.
     """
     model, defenses = _model(registry, loaded)
     card = loaded.card
+    adapter = modality.adapter(card.input)
     target, own = (
         Target(
-            model, access=granted, adapter=modality.adapter(card.input), input_spec=card.input, classes=card.classes,
+            model, access=granted, adapter=adapter, input_spec=card.input, classes=card.classes,
             ledger=counting, runtime=runtime, output_defenses=defenses, form=form, role=card.role,
             services=loaded.services if isinstance(loaded, External) else None, watched=counting is ledger,
+            answering=deployment(modality, adapter, dataset),
         )
         for granted, counting in ((access, ledger), (min(access, Access.SCORES), Ledger()))
     )  # fmt: skip
     return Guarded(
         target=target, own=own, defenses=dict(zip((use.name for use in card.defenses), defenses, strict=False))
     )
+
+
+def deployment(
+    modality: Modality, adapter: Callable[[Samples], Tensor], dataset: Dataset | None
+) -> Callable[[Samples], Tensor] | None:
+    """Return the conversion that a target's interface makes within private data, for modalities of such."""
+    if dataset is None or not isinstance(modality, HasDeployment):
+        return None
+    return modality.deployed(adapter, dataset)
 
 
 def _model(registry: Registry, loaded: Bundle | External) -> tuple[nn.Module | Respond, Sequence[Defense]]:

@@ -7,8 +7,9 @@ resolves on first use, so listing plugins never imports one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from micore.threat import Access
 
@@ -85,11 +86,15 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec(Spec):
-    """An architecture; its target is called as ``build(n_classes, input_spec, **arguments)``."""
+    """An architecture; its target is called as ``build(n_classes, input_spec, **arguments)``.
+
+    ``training``: options of the training where the usual defaults do not suit it.
+    """
 
     kind: ClassVar[str] = "model"
     modality: str
     roles: tuple[str, ...] = ("classifier",)
+    training: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
@@ -118,7 +123,8 @@ class AttackSpec(Spec):
 
     ``needs`` names what a run must have besides the target: ``"public"`` (public data),
     ``"prior"``, ``"evidence"``. ``roles``: of the targets that it can attack. ``control``: a negative control, run
-    beside other attacks.
+    beside other attacks. ``below_floors``: published, and known here to recover no more than its evidence gives without
+    a target; it is kept to be compared with.
     """
 
     kind: ClassVar[str] = "attack"
@@ -128,6 +134,7 @@ class AttackSpec(Spec):
     needs: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("classifier",)
     control: bool = False
+    below_floors: bool = False
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)

@@ -74,7 +74,8 @@ class Target:
     model: a network in memory, or a function that only answers (see `micore.external.Respond`). form: what its
     interface shows of the scores. role: what it is; a classifier's scores are probabilities of its classes. services:
     what its interface does besides, by name, with the least access that each needs; a network in memory says its own.
-    watched: whether defenses that monitor see the queries.
+    watched: whether defenses that monitor see the queries. answering: the conversion that its interface makes, where
+    that knows more than ``adapter``, which white-box access uses (see `micore.contracts.HasDeployment`).
     """
 
     def __init__(
@@ -92,26 +93,28 @@ class Target:
         role: str = CLASSIFIER,
         services: Mapping[str, tuple[Access, Service]] | None = None,
         watched: bool = True,
+        answering: Callable[[Samples], Tensor] | None = None,
     ) -> None:
         self.access = access
         self.input_spec = input_spec
         self.classes = tuple(classes)
         self.ledger = ledger
         self.role = role
+        own = answering or adapter
         if isinstance(model, nn.Module):
             _freeze(model)
             runtime.place(model)
-            adapter = _placed(adapter, runtime)
-            respond, counted = _in_memory(model), CountedModule(model, adapter, ledger)
+            own = _placed(own, runtime)
+            respond, counted = _in_memory(model), CountedModule(model, _placed(adapter, runtime), ledger)
             services = _own_services(model)
         else:
             width = len(self.classes) if role == CLASSIFIER else None
             respond, counted = _elsewhere(model, width, ledger), None
         # who holds the network computes its scores, whatever its interface would answer
         guards = () if access >= Access.WHITE_BOX else output_defenses
-        answers = _answering(respond, adapter, ledger, guards, watched=watched)
+        answers = _answering(respond, own, ledger, guards, watched=watched)
         self._services = {
-            name: (least, _serving(name, service, adapter, ledger, guards) if access >= least else None)
+            name: (least, _serving(name, service, own, ledger, guards) if access >= least else None)
             for name, (least, service) in (services or {}).items()
         }
         self._labels = _labelling(answers)
@@ -195,11 +198,13 @@ class CountedModule(nn.Module):
         """Return the logits of canonical samples, (N, classes), differentiable in them."""
         self._ledger.charge(queries=len(samples))
         inputs = self._adapter(samples)
-        if inputs.requires_grad:  # counted at the input: a loss on features alone passes no logits
+        if (
+            isinstance(inputs, Tensor) and inputs.requires_grad
+        ):  # counted at the input: a loss on features alone passes no logits
             inputs = inputs.view_as(inputs)  # of this call only; the samples may be used again
             inputs.register_hook(self._count_backward)
         logits: Tensor = self.inner(inputs)
-        if logits.requires_grad and not inputs.requires_grad:
+        if logits.requires_grad and not getattr(inputs, "requires_grad", False):
             logits.register_hook(self._count_backward)
         return logits
 

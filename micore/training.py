@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from micore.answers import input_of, is_trained
 from micore.artifacts import Bundle, Card, PluginUse
+from micore.configs import make_config
 from micore.contracts import Dataset, Split
 from micore.data import DataRequest, describe
 from micore.defending import configured, defense_facts, defense_states, fit_defenses, labelled_public
@@ -47,8 +49,17 @@ def train(
     dataset = dataset or data.open(registry)
     return train_on(
         registry, runtime, data=data, dataset=dataset, split=dataset.split("private"), classes=dataset.classes,
-        model=model, training=training or TrainingConfig(), defenses=defenses, role=role, output=output,
+        model=model, training=training or training_config(registry, model), defenses=defenses, role=role, output=output,
     )  # fmt: skip
+
+
+def training_config(registry: Registry, model: PluginUse, options: Mapping[str, Any] | None = None) -> TrainingConfig:
+    """Return how an architecture is trained: these options, then its own defaults, then the usual ones.
+
+    Raises: ConfigError; UnknownNameError.
+    """
+    own = getattr(registry.find("model", model.name).spec, "training", {})
+    return make_config(TrainingConfig, {**own, **(options or {})}, "training")
 
 
 def target_role(registry: Registry, model: PluginUse) -> str:

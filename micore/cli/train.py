@@ -36,12 +36,11 @@ def command(
     The bundle holds the weights and a card that says how they came about. Accuracy is measured on
     held-out data that had no part in the training.
     """
-    from micore.configs import make_config, parse_assignments
+    from micore.configs import parse_assignments
     from micore.errors import UsageError
     from micore.files import require_writable
-    from micore.kit.training import TrainingConfig
     from micore.runtime import Runtime
-    from micore.training import train
+    from micore.training import train, training_config
 
     if output.exists() and not force:
         raise UsageError(f"{output} exists already", hint="--force replaces it")
@@ -50,9 +49,10 @@ def command(
     if request is None:
         raise UsageError("no data set", hint="give --data")
     runtime = Runtime.create(device, precision, compiled=compiled, seed=seed, progress=app.progress())
-    training = make_config(TrainingConfig, parse_assignments(parameters), "training")
+    use = uses([model])[0]
+    training = training_config(app.registry, use, parse_assignments(parameters))
     bundle = train(
-        app.registry, runtime, data=request, model=uses([model])[0], training=training, defenses=uses(defenses),
+        app.registry, runtime, data=request, model=use, training=training, defenses=uses(defenses),
         output=output,
     )  # fmt: skip
     if as_json:

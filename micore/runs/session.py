@@ -122,7 +122,7 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
         given_model(request.evaluator_model, dataset, loaded)
     guarded = open_guarded(
         registry, loaded, access=granted, ledger=Ledger(budget=request.budget), runtime=runtime, modality=modality,
-        form=request.form,
+        form=request.form, dataset=dataset,
     )  # fmt: skip
     if isinstance(modality, HasObservations):
         cases = modality.observe(cases, dataset, guarded.own)

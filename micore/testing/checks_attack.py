@@ -243,7 +243,10 @@ def _unguided(
 
 
 def beats_the_baseline(bench: AttackBench) -> str:
-    """An attack must recover more than the adversary had before; a control must not."""
+    """An attack must recover more than the adversary had before; a control must not.
+
+    One that says of itself that its evidence gives as much without a target must beat noise.
+    """
     control = getattr(bench.spec, "control", False)
     outcomes = [bench.reference]
     if control:
@@ -273,6 +276,8 @@ def _floor(bench: AttackBench) -> float:
     noise = bench.setting.noise(64, bench.runtime().rng("floor"))
     samples = data.take(range(len(data))) if data is not None else noise
     plain = torch.stack([bench.setting.judge(case, samples).mean() for case in bench.cases]).double().mean()
+    if getattr(bench.spec, "below_floors", False):
+        return float(plain)
     further = modality_floors(bench.modality, bench.cases, dataset).values()
     return max([float(plain), *(_judged(bench, items) for items in further)])
 

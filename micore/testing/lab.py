@@ -15,6 +15,7 @@ from micore.contracts import Case, Defense, EvaluatorModel, HasObservations, Mod
 from micore.defending import labelled_public
 from micore.inputs import InputSpec
 from micore.kit.training import Trainer, accuracy, predict
+from micore.models import deployment
 from micore.registry import Registry
 from micore.runtime import Runtime
 from micore.specs import ANY
@@ -107,11 +108,13 @@ class Lab:
         module: nn.Module | None = None,
     ) -> Target:  # fmt: skip
         """Return the trained toy target behind an access; ``module``: instead of a fresh copy of its network."""
-        spec = self.bundle(setting).card.input
+        spec, modality = self.bundle(setting).card.input, self.modality(setting.modality)
+        adapter = modality.adapter(spec)
         return Target(
-            module or self.module(setting), access=access, adapter=self.modality(setting.modality).adapter(spec),
+            module or self.module(setting), access=access, adapter=adapter,
             input_spec=spec, classes=setting.dataset.classes, ledger=ledger or Ledger(),
             runtime=runtime or Runtime(device=torch.device("cpu")), role=setting.role,
+            answering=deployment(modality, adapter, setting.dataset),
         )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def test_json(mi: Mi, toys: Any) -> None:
     assert item == {
         "kind": "attack", "name": "toy", "target": "mi_toys_impl:Toy", "summary": "A toy",
         "paper": "Doe 2020", "status": "experimental", "modality": "image", "goal": "class",
-        "access": "white-box", "needs": ["public"], "roles": ["classifier"], "control": False,
+        "access": "white-box", "needs": ["public"], "roles": ["classifier"], "control": False, "below_floors": False,
         "distribution": "mi-toys", "version": "1.0",
     }  # fmt: skip
     broken = [item for item in document["broken"] if item["distribution"] == "mi-attack-raises"]

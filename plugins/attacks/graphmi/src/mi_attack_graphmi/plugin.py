@@ -1,0 +1,26 @@
+"""Entry point of the package; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from micore.hookspecs import hookimpl
+from micore.specs import AttackSpec
+from micore.threat import Access
+
+
+@hookimpl
+def mi_attacks() -> Iterable[AttackSpec]:
+    return [
+        AttackSpec(
+            name="graphmi",
+            target="mi_attack_graphmi.attack:GraphMI",
+            summary="GraphMI: relaxed edges with which a graph network gives the known classes",
+            paper="Zhang et al., IJCAI 2021 (arXiv:2106.02820)",
+            modality="graph",
+            goal="structure",
+            access=Access.WHITE_BOX,
+            roles=("gnn",),
+            below_floors=True,
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Link stealing from a graph network's answers."""

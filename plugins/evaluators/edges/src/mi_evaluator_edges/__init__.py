@@ -1,0 +1,1 @@
+"""Which edges of a private graph were recovered?"""

@@ -1,0 +1,212 @@
+"""Scores of pairs against the edges of the private graph.
+
+- ``auc``, ``average-precision``: over all pairs that the attack was asked about; ``average-precision-balanced``: over
+  the edges and as many other pairs, as papers have it, far higher for the same scores; ``precision-at-edges``: among as
+  many pairs as there are edges.
+- ``gain``: the AUC above the best that the same knowledge gives without a target (the floors ``feature-cosine``,
+  ``same-label``, ``cosine-and-label``, or guessing). The headline: features and classes alone tell many edges.
+- ``auc-kept-removed``, where edges were taken out of the graph before the target was trained: edges that the target has
+  against edges that it never saw. Both are as likely by features and classes, so that 0.5 means: nothing was read from
+  the target's graph. Removed edges count in no other figure.
+- ``degree-correlation``: of each node's edges among the recovered with those it has.
+
+Intervals are over nodes, drawn again with all their pairs (2.5 to 97.5 %).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mi_graph.baselines import EQUAL_KNOWLEDGE
+from mi_graph.graphs import Graph, all_pairs
+from mi_graph.measures import Ranking
+from micore.contracts import Config, Interval, Measurement, Reference, Subject
+from micore.errors import DataError
+from micore.runtime import Random, Runtime, derive_seed
+
+IDENTITY = "edges@pairs"
+GUESSING = 0.5
+KEPT, REMOVED = 1.0, 0.5
+
+
+class EdgesConfig(Config):
+    """Settings of the evaluator."""
+
+    resamples: int = Field(200, ge=10, description="draws of nodes behind each interval")
+    interval_pairs: int = Field(200_000, ge=1000, description="pairs without an edge that intervals are computed on")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores of a subject for the pairs of one graph, and what the pairs are.
+
+    scores (p,), truth (p,): see `mi_graph.cases.marked`; pairs (2, p); recovered: the edges that were given back.
+    """
+
+    scores: Tensor
+    truth: Tensor
+    pairs: Tensor
+    recovered: Graph
+    private: Graph
+
+    @cached_property
+    def counted(self) -> Tensor:
+        """The pairs that count, bool (p,): all but removed edges."""
+        return self.truth != REMOVED
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The pairs that count, in order."""
+        return Ranking.of(self.scores[self.counted], self.truth[self.counted] == KEPT)
+
+    def figures(self, rng: Random) -> dict[str, float]:
+        """Return the figures but for the gain."""
+        is_edge = self.truth == KEPT
+        n_edges = int(is_edge.sum())
+        others = (self.truth == 0).nonzero().flatten()
+        sample = others[rng.permutation(len(others))[:n_edges]]
+        balanced = torch.cat([is_edge.nonzero().flatten(), sample])
+        found = {
+            "auc": self.ranking.auc(),
+            "average-precision": self.ranking.average_precision(),
+            "average-precision-balanced": Ranking.of(self.scores[balanced], is_edge[balanced]).average_precision(),
+            "precision-at-edges": self.ranking.precision_at(n_edges),
+            "degree-correlation": _correlation(self.recovered.degrees(), self.private.degrees()),
+        }
+        if bool((self.truth == REMOVED).any()):
+            edges = self.truth >= REMOVED
+            found["auc-kept-removed"] = Ranking.of(self.scores[edges], is_edge[edges]).auc()
+        return found
+
+
+def _correlation(one: Tensor, two: Tensor) -> float:
+    """Return Pearson's correlation, 0 where one side has no spread."""
+    one, two = (values.double() - values.double().mean() for values in (one, two))
+    size = one.norm() * two.norm()
+    return float((one * two).sum() / size) if size > 0 else 0.0
+
+
+class EdgesEvaluator:
+    """Judge recovered graphs by their edges (see the module's documentation)."""
+
+    Config: ClassVar[type[Config]] = EdgesConfig
+
+    def __init__(self, config: EdgesConfig) -> None:
+        self.config = config
+
+    def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
+        """Measure every subject alike, each case by its first sample; values are means over cases.
+
+        Raises: DataError for a case without a truth, or a graph of another size.
+        """
+        found: list[Measurement] = []
+        case_ids = [item.case.id for item in subjects[0].reconstructions]
+        judged = {subject.name: _judged(subject, reference) for subject in subjects}
+        for name, graphs in judged.items():
+            figures, intervals = self._measured(name, graphs, judged)
+            found += [
+                Measurement(
+                    name=figure, subject=name, value=sum(values) / len(values), interval=intervals.get(figure),
+                    n=len(values), clusters=len(values), unit=UNITS.get(figure, "share"), direction="up",
+                    evaluator=IDENTITY, per_case=dict(zip(case_ids, values, strict=True)), notes=_notes(graphs[0]),
+                )
+                for figure, values in figures.items()
+            ]  # fmt: skip
+        return found
+
+    def _measured(
+        self, name: str, graphs: Sequence[Judged], judged: Mapping[str, Sequence[Judged]]
+    ) -> tuple[dict[str, list[float]], dict[str, Interval]]:
+        figures: dict[str, list[float]] = {}
+        intervals: dict[str, Interval] = {}
+        for place, graph in enumerate(graphs):
+            floors = [judged[floor][place] for floor in EQUAL_KNOWLEDGE if floor in judged]
+            seed = derive_seed("edges", graph.private.fingerprint)
+            values = graph.figures(Random(seed))
+            best = max((floor.ranking.auc() for floor in floors), default=GUESSING)
+            values["gain"] = values["auc"] - max(GUESSING, best)
+            for figure, value in values.items():
+                figures.setdefault(figure, []).append(value)
+            if len(graphs) == 1:
+                intervals = self._intervals(graph, floors, values, Random(seed))
+        return figures, intervals
+
+    def _intervals(
+        self, graph: Judged, floors: Sequence[Judged], values: Mapping[str, float], rng: Random
+    ) -> dict[str, Interval]:
+        """Draw nodes again: a pair counts as often as both its nodes were drawn, one after the other."""
+        rows = _interval_rows(graph, self.config.interval_pairs, rng)
+        scale = torch.where(
+            graph.truth[rows] == 0, float((graph.truth == 0).sum() / (graph.truth[rows] == 0).sum()), 1.0
+        )
+        is_edge, n = graph.truth[rows] == KEPT, graph.private.n_nodes
+        one, two = graph.pairs[:, rows]
+        own, others = (
+            [Ranking.of(item.scores[rows], is_edge) for item in items] for items in ([graph], floors)
+        )  # fmt: skip
+        draws: dict[str, list[float]] = {"auc": [], "average-precision": [], "gain": []}
+        for _ in range(self.config.resamples):
+            times = torch.bincount(rng.integers(n, (n,)), minlength=n).double()
+            weights = times[one] * times[two] * scale
+            auc = own[0].auc(weights)
+            draws["auc"].append(auc)
+            draws["average-precision"].append(own[0].average_precision(weights))
+            draws["gain"].append(auc - max([GUESSING, *(item.auc(weights) for item in others)]))
+        return {figure: _interval(found, values[figure]) for figure, found in draws.items()}
+
+
+def _interval_rows(graph: Judged, limit: int, rng: Random) -> Tensor:
+    """Return the places of all edges that count, and of at most so many other pairs."""
+    others = (graph.truth == 0).nonzero().flatten()
+    if len(others) > limit:
+        others = others[rng.integers(len(others), (limit,)).unique()]
+    return torch.cat([(graph.truth == KEPT).nonzero().flatten(), others])
+
+
+def _interval(draws: Sequence[float], value: float) -> Interval:
+    low, high = (
+        torch.tensor(draws, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    )
+    return Interval(low=min(low, value), high=max(high, value))
+
+
+UNITS: Mapping[str, str] = {"gain": "AUC", "degree-correlation": "correlation"}
+
+
+def _judged(subject: Subject, reference: Reference) -> list[Judged]:
+    """Return the first sample of each case beside its truth."""
+    found = []
+    for item in subject.reconstructions:
+        if item.case.id not in reference.truth:
+            raise DataError(f"edges: nobody knows the truth of {item.case.id}")
+        truth: Graph = reference.truth[item.case.id].sample.graphs[0]
+        graph = item.samples[:1].graphs[0]
+        if graph.n_nodes != truth.n_nodes or truth.scores is None:
+            raise DataError(
+                f"edges: {subject.name} gives a graph of {graph.n_nodes} nodes, the private one has {truth.n_nodes}"
+            )
+        pairs = all_pairs(truth.n_nodes) if truth.pairs is None else truth.pairs
+        scores = graph.scores if graph.scores is not None else _as_scores(graph, pairs)
+        if len(scores) != len(truth.scores):
+            raise DataError(f"edges: {subject.name} scores {len(scores)} pairs of {len(truth.scores)}")
+        found.append(Judged(scores.cpu(), truth.scores, pairs, graph, truth))
+    return found
+
+
+def _as_scores(graph: Graph, pairs: Tensor) -> Tensor:
+    """Return 1 for pairs that are edges of a graph, else 0."""
+    n = graph.n_nodes
+    known = graph.edges[0] * n + graph.edges[1]
+    return torch.isin(pairs[0] * n + pairs[1], known).float()
+
+
+def _notes(graph: Judged) -> tuple[str, ...]:
+    n_edges, n_pairs = int((graph.truth == KEPT).sum()), int(graph.counted.sum())
+    return (f"{n_edges} edges among {n_pairs} pairs: by chance a precision of {n_edges / n_pairs:.4f}",)

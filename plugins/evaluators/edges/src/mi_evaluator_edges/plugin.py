@@ -1,0 +1,24 @@
+"""Entry point of the package; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from micore.hookspecs import hookimpl
+from micore.specs import EvaluatorSpec
+
+
+@hookimpl
+def mi_evaluators() -> Iterable[EvaluatorSpec]:
+    """Describe the evaluator."""
+    return [
+        EvaluatorSpec(
+            name="edges",
+            target="mi_evaluator_edges.evaluator:EdgesEvaluator",
+            summary="AUC and precision of recovered edges, the gain over having no target, kept edges against removed",
+            modality="graph",
+            goals=("structure",),
+            needs=("truth",),
+            default=True,
+        )
+    ]

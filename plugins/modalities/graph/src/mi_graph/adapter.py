@@ -1,0 +1,120 @@
+"""From samples of graphs to what a graph network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mi_graph.batch import WHOLE, Graphs, joined
+from mi_graph.graphs import Graph
+from micore.errors import ModelError
+from micore.inputs import InputSpec
+
+TASK = "task"
+"""The option of an `InputSpec` that says what a network classifies: ``node`` or ``graph``."""
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """Graphs side by side as one, without edges between them.
+
+    features: (N, F); edge_index: int64 (2, 2 E), each edge in both directions; graph_of: which graph a node is of,
+    int64 (N,); rows: the nodes that are asked about, int64 (B,), None: all graphs as wholes; n_graphs: how many.
+    weights: relaxed adjacency (N, N) in place of the edges, of a single graph.
+    """
+
+    features: Tensor
+    edge_index: Tensor
+    graph_of: Tensor
+    rows: Tensor | None
+    n_graphs: int
+    weights: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, F)."""
+        return len(self), self.features.shape[1]
+
+    def __len__(self) -> int:
+        return self.n_graphs if self.rows is None else len(self.rows)
+
+    def to(self, device: torch.device) -> GraphInputs:
+        """Return the inputs on a device."""
+        return replace(
+            self, features=self.features.to(device), edge_index=self.edge_index.to(device),
+            graph_of=self.graph_of.to(device), rows=None if self.rows is None else self.rows.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GraphAdapter:
+    """Convert samples of graphs to `GraphInputs`; several batches in a list are one.
+
+    Raises: ModelError when the spec is not that of a graph network, and for samples that do not fit it.
+    """
+
+    spec: InputSpec
+
+    def __post_init__(self) -> None:
+        if len(self.spec.shape) != 1 or self.spec.options.get(TASK) not in ("node", "graph"):
+            raise ModelError(f"a graph network takes (features,) of nodes or graphs, not {self.spec.to_dict()}")
+
+    def __call__(self, samples: Graphs | Sequence[Graphs]) -> GraphInputs:
+        """Return the graphs of samples side by side, and what is asked about."""
+        batch = samples if isinstance(samples, Graphs) else joined(samples)
+        self._check(batch)
+        sizes = torch.tensor([graph.n_nodes for graph in batch.graphs], dtype=torch.int64)
+        starts = sizes.cumsum(0) - sizes
+        edges = torch.cat([graph.edges + start for graph, start in zip(batch.graphs, starts, strict=True)], dim=1)
+        relaxed = batch.graphs[0].weights if len(batch.graphs) == 1 else None
+        return GraphInputs(
+            features=torch.cat([graph.features for graph in batch.graphs]),
+            edge_index=torch.cat([edges, edges.flip(0)], dim=1),
+            graph_of=torch.arange(len(sizes)).repeat_interleave(sizes),
+            rows=starts[batch.owners] + batch.nodes if self.spec.options[TASK] == "node" else None,
+            n_graphs=len(sizes), weights=relaxed,
+        )  # fmt: skip
+
+    def _check(self, batch: Graphs) -> None:
+        (width,), is_node_task = self.spec.shape, self.spec.options[TASK] == "node"
+        if not len(batch):
+            raise ModelError("no sample of a graph")
+        if any(graph.private for graph in batch.graphs):
+            raise ModelError("the edges of the private graph are known to the target's interface alone")
+        wrong = next((graph for graph in batch.graphs if graph.features.shape[1] != width), None)
+        if wrong is not None:
+            raise ModelError(f"the model takes {width} features of a node, not {wrong.features.shape[1]}")
+        if is_node_task and bool((batch.nodes == WHOLE).any()):
+            raise ModelError("the model classifies nodes, not whole graphs")
+        if not is_node_task and (bool((batch.nodes != WHOLE).any()) or len(batch) != len(batch.graphs)):
+            raise ModelError("the model classifies whole graphs, each once in a batch, not nodes")
+        if len(batch.graphs) > 1 and any(graph.weights is not None for graph in batch.graphs):
+            raise ModelError("relaxed graphs are asked about one by one")
+
+
+@dataclass(frozen=True)
+class DeployedAdapter:
+    """What the interface of a target does that is used on a private graph: nodes that are named get its edges.
+
+    Raises: ModelError when such a graph has another number of nodes.
+    """
+
+    inner: GraphAdapter
+    edges: Tensor
+    n_nodes: int
+
+    def __call__(self, samples: Graphs | Sequence[Graphs]) -> GraphInputs:
+        """Return the inputs, with the private edges where they are named."""
+        batch = samples if isinstance(samples, Graphs) else joined(samples)
+        return self.inner(replace(batch, graphs=tuple(map(self._with_edges, batch.graphs))))
+
+    def _with_edges(self, graph: Graph) -> Graph:
+        if not graph.private:
+            return graph
+        if graph.n_nodes != self.n_nodes:
+            raise ModelError(f"the private graph has {self.n_nodes} nodes, not {graph.n_nodes}")
+        return Graph(graph.features, self.edges)

@@ -1,0 +1,89 @@
+"""What runs on graphs attack: the structure of a private graph, or a class of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mi_graph.batch import Graphs
+from mi_graph.datasets.dataset import NodeDataset
+from mi_graph.evidence import KINDS, Known
+from mi_graph.graphs import Graph, n_pairs, ordered, places_of
+from micore.contracts import Case, Dataset, Truth
+from micore.errors import UsageError
+from micore.runtime import Random, derive_seed
+
+ALL_PAIRS_UP_TO = 5000
+"""Nodes of the largest graph of which all pairs are asked about."""
+
+NEGATIVES = 20
+"""Of larger graphs: pairs without an edge for each edge."""
+
+
+def structure_cases(dataset: Dataset | None, choice: str | None, evidence: str | None) -> list[Case]:
+    """Return the one case of goal ``structure``: the private graph.
+
+    Raises: UsageError without a data set of graphs, and for a choice or evidence that does not fit.
+    """
+    kind = evidence or KINDS[0]
+    if kind not in KINDS:
+        raise UsageError(f"--evidence {kind}: goal 'structure' has none such", hint="one of " + ", ".join(KINDS))
+    if choice not in (None, "0", "all"):
+        raise UsageError(f"--classes {choice}: there is one private graph", hint="leave --classes out")
+    private = graph_data(dataset)
+    known = Known(
+        features=private.graph.features, n_edges=private.graph.n_edges, pairs=asked_pairs(private),
+        labels=private.labels if kind == "labels" else None,
+    )  # fmt: skip
+    return [Case(id="graph-0", goal="structure", evidence=known)]
+
+
+def graph_data(dataset: Dataset | None) -> NodeDataset:
+    """Return a data set as one of a private graph.
+
+    Raises: UsageError when it is none.
+    """
+    if not isinstance(dataset, NodeDataset):
+        raise UsageError("goal 'structure' attacks a data set with a private graph", hint="give --data")
+    return dataset
+
+
+def asked_pairs(dataset: NodeDataset) -> Tensor | None:
+    """Return the pairs that an attack is asked about: all (None), or of a large graph its edges among many others."""
+    graph = dataset.graph
+    if graph.n_nodes <= ALL_PAIRS_UP_TO:
+        return None
+    edges = torch.cat([graph.edges, dataset.removed], dim=1)
+    rng = Random(derive_seed(dataset.fingerprint, "pairs"))
+    others = rng.integers(graph.n_nodes, (2, min(NEGATIVES * edges.shape[1], n_pairs(graph.n_nodes) // 4)))
+    return ordered(torch.cat([edges, others], dim=1))
+
+
+def known_of(case: Case) -> Known:
+    """Return what is known of a case's graph.
+
+    Raises: UsageError for a case of another goal.
+    """
+    if not isinstance(case.evidence, Known):
+        raise UsageError(f"case {case.id} holds no evidence of a graph")
+    return case.evidence
+
+
+def truths(cases: Sequence[Case], dataset: Dataset) -> dict[str, Truth]:
+    """Return the private graph behind each case; its scores tell edges (1), removed ones (0.5) and other pairs (0)."""
+    private = graph_data(dataset)
+    pairs = asked_pairs(private)
+    return {case.id: Truth(sample=Graphs.whole([marked(private, pairs)])) for case in cases if case.goal == "structure"}
+
+
+def marked(dataset: NodeDataset, pairs: Tensor | None) -> Graph:
+    """Return the private graph, without features, with scores that tell what pairs are."""
+    graph, n = dataset.graph, dataset.graph.n_nodes
+    asked = None if pairs is None else places_of(pairs, n)
+    found = torch.zeros(n_pairs(n) if pairs is None else pairs.shape[1])
+    for edges, value in ((dataset.removed, 0.5), (graph.edges, 1.0)):
+        places = places_of(edges, n)
+        found[places if asked is None else torch.searchsorted(asked, places)] = value
+    return Graph(graph.features[:, :0], graph.edges, scores=found, pairs=pairs)

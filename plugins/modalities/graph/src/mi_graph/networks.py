@@ -1,0 +1,126 @@
+"""Graph networks that classify nodes or graphs, on PyTorch Geometric's convolutions.
+
+GCN: Kipf and Welling, ICLR 2017. GraphSAGE with mean aggregation: Hamilton, Ying and Leskovec, NeurIPS 2017. GAT:
+Velickovic et al., ICLR 2018. GIN: Xu et al., ICLR 2019.
+
+Each convolution takes edges, int64 (2, E), or a relaxed adjacency, float (N, N): entry (i, j) says how much of an edge
+there is, gradients flow through it, and with entries 0 and 1 both agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mi_graph.adapter import TASK, GraphInputs
+from mi_graph.pyg import GATConv, GCNConv, GINConv, SAGEConv, global_mean_pool
+from micore.errors import ModelError
+from micore.inputs import InputSpec
+
+
+class GCN(GCNConv):  # type: ignore[misc]
+    """Neighbours and the node itself, weighted by the square roots of their degrees."""
+
+    def forward(self, features: Tensor, edges: Tensor) -> Tensor:
+        """Return features (N, out) of features (N, width)."""
+        if not edges.is_floating_point():
+            return super().forward(features, edges)
+        scale = (edges.sum(dim=1) + 1).rsqrt()[:, None]
+        values = scale * self.lin(features)
+        return scale * (edges @ values + values) + self.bias
+
+
+class SAGE(SAGEConv):  # type: ignore[misc]
+    """The mean of the neighbours beside the node itself."""
+
+    def forward(self, features: Tensor, edges: Tensor) -> Tensor:
+        """Return features (N, out) of features (N, width)."""
+        if not edges.is_floating_point():
+            return super().forward(features, edges)
+        mean = edges @ features / edges.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return self.lin_l(mean) + self.lin_r(features)
+
+
+class GAT(GATConv):  # type: ignore[misc]
+    """Neighbours weighted by attention."""
+
+    def forward(self, features: Tensor, edges: Tensor) -> Tensor:
+        """Return features (N, out) of features (N, width)."""
+        if not edges.is_floating_point():
+            return super().forward(features, edges)
+        values = self.lin(features)
+        source, target = ((values * part[0]).sum(dim=1) for part in (self.att_src, self.att_dst))
+        attention = functional.leaky_relu(target[:, None] + source[None, :], self.negative_slope)
+        present = edges + torch.eye(len(edges), device=edges.device)
+        highest = attention.masked_fill(present == 0, -torch.inf).amax(dim=1, keepdim=True)
+        share = present * (attention - highest.detach()).clamp(max=30).exp()
+        return share / share.sum(dim=1, keepdim=True) @ values + self.bias
+
+
+class GIN(GINConv):  # type: ignore[misc]
+    """The sum of the neighbours and the node itself, through a perceptron."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__(nn.Sequential(nn.Linear(width, out), nn.ReLU(), nn.Linear(out, out)))
+
+    def forward(self, features: Tensor, edges: Tensor) -> Tensor:
+        """Return features (N, out) of features (N, width)."""
+        if not edges.is_floating_point():
+            return super().forward(features, edges)
+        return self.nn((1 + self.eps) * features + edges @ features)
+
+
+Kind = Callable[[int, int], nn.Module]
+
+
+class GraphNetwork(nn.Module):
+    """Convolutions, then one logit for each class: of nodes by a last convolution, of graphs by their mean node."""
+
+    def __init__(
+        self, kind: Kind, n_features: int, n_classes: int, task: str, *, width: int,
+        layers: int, dropout: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        widths = [n_features, *[width] * (layers - 1)]
+        last = n_classes if task == "node" else width
+        self.convolutions = nn.ModuleList(kind(a, b) for a, b in zip(widths, [*widths[1:], last], strict=True))
+        self.head = nn.Linear(width, n_classes) if task == "graph" else None
+        self.dropout = dropout
+
+    def forward(self, inputs: GraphInputs) -> Tensor:
+        """Return the logits of the nodes or graphs that are asked about, (B, classes)."""
+        values, edges = inputs.features, inputs.edge_index if inputs.weights is None else inputs.weights
+        for place, conv in enumerate(self.convolutions):
+            if place:
+                values = functional.dropout(functional.relu(values), self.dropout, self.training)
+            values = conv(values, edges)
+        if self.head is None:
+            return values if inputs.rows is None else values[inputs.rows]
+        logits: Tensor = self.head(global_mean_pool(functional.relu(values), inputs.graph_of, inputs.n_graphs))
+        return logits
+
+
+def _build(
+    kind: Kind, n_classes: int, spec: InputSpec, *, width: int = 16, layers: int = 2, dropout: float = 0.5
+) -> GraphNetwork:
+    """Build a graph network.
+
+    width: of the hidden layers; layers: convolutions; dropout: between them. Raises: ModelError for sizes that make no
+    network.
+    """
+    task = spec.options.get(TASK)
+    if len(spec.shape) != 1 or spec.shape[0] < 1 or task not in ("node", "graph"):
+        raise ModelError(f"a graph network takes (features,) of nodes or graphs, not {spec.to_dict()}")
+    if n_classes < 1 or width < 1 or layers < 1 or not 0 <= dropout < 1:
+        raise ModelError(f"no graph network of {n_classes} classes, width {width}, {layers} layers, dropout {dropout}")
+    return GraphNetwork(kind, spec.shape[0], n_classes, task, width=width, layers=layers, dropout=dropout)
+
+
+gcn = partial(_build, GCN)
+sage = partial(_build, SAGE)
+gat = partial(_build, GAT)
+gin = partial(_build, GIN)
