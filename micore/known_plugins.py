@@ -35,6 +35,7 @@ KNOWN: Mapping[tuple[str, str], str] = {
     ("attack", "inverse-net"): "mi-attack-inverse-net",
     ("attack", "kedmi"): "mi-attack-kedmi",
     ("attack", "link-similarity"): "mi-attack-link-similarity",
+    ("attack", "linkteller"): "mi-attack-linkteller",
     ("attack", "lm-extraction"): "mi-attack-lm-extraction",
     ("attack", "lokt"): "mi-attack-lokt",
     ("attack", "lomma"): "mi-attack-lomma",
