@@ -23,7 +23,7 @@ class GraphInputs:
 
     features: (N, F); edge_index: int64 (2, 2 E), each edge in both directions; graph_of: which graph a node is of,
     int64 (N,); rows: the nodes that are asked about, int64 (B,), None: all graphs as wholes; n_graphs: how many.
-    weights: relaxed adjacency (N, N) in place of the edges, of a single graph.
+    weights: relaxed adjacency (N, N) in place of the edges, of a single graph. home: all are the target's own graph.
     """
 
     features: Tensor
@@ -32,6 +32,7 @@ class GraphInputs:
     rows: Tensor | None
     n_graphs: int
     weights: Tensor | None = None
+    home: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,6 +78,7 @@ class GraphAdapter:
             graph_of=torch.arange(len(sizes)).repeat_interleave(sizes),
             rows=starts[batch.owners] + batch.nodes if self.spec.options[TASK] == "node" else None,
             n_graphs=len(sizes), weights=relaxed,
+            home=all(graph.home for graph in batch.graphs),
         )  # fmt: skip
 
     def _check(self, batch: Graphs) -> None:
@@ -117,4 +119,4 @@ class DeployedAdapter:
             return graph
         if graph.n_nodes != self.n_nodes:
             raise ModelError(f"the private graph has {self.n_nodes} nodes, not {graph.n_nodes}")
-        return Graph(graph.features, self.edges)
+        return Graph(graph.features, self.edges, home=True)

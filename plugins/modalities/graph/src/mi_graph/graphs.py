@@ -19,7 +19,8 @@ class Graph:
     scores: float32 (p,), how sure an attack is that pairs are edges; pairs: which pairs these are, int64 (2, p) like
     edges, None: all of them (`all_pairs`). weights: a relaxed adjacency (n, n) that takes the place of the edges and
     through which gradients flow, for white-box attacks. private: the edges are those of the target's own graph, which
-    only its interface knows (`Graph.named`).
+    only its interface knows (`Graph.named`). home: it is the target's own graph, whose edges a defense may have
+    changed.
 
     Raises: ValueError when the parts do not fit each other.
     """
@@ -30,6 +31,7 @@ class Graph:
     pairs: Tensor | None = None
     weights: Tensor | None = None
     private: bool = False
+    home: bool = False
 
     @classmethod
     def named(cls, features: Tensor) -> Graph:

@@ -90,10 +90,24 @@ class GraphNetwork(nn.Module):
         self.convolutions = nn.ModuleList(kind(a, b) for a, b in zip(widths, [*widths[1:], last], strict=True))
         self.head = nn.Linear(width, n_classes) if task == "graph" else None
         self.dropout = dropout
+        self.own_edges: Callable[[], Tensor | None] | None = None
+
+    def _edges(self, inputs: GraphInputs) -> Tensor:
+        """Return relaxed edges, those of the inputs, or of its own graph what a defense made of them."""
+        if inputs.weights is not None:
+            return inputs.weights
+        own = self.own_edges() if inputs.home and self.own_edges is not None else None
+        if own is None:
+            return inputs.edge_index
+        edges, n = (
+            torch.cat([own, own.flip(0)], dim=1).to(inputs.features.device),
+            len(inputs.graph_of) // inputs.n_graphs,
+        )
+        return torch.cat([edges + n * copy for copy in range(inputs.n_graphs)], dim=1)
 
     def forward(self, inputs: GraphInputs) -> Tensor:
         """Return the logits of the nodes or graphs that are asked about, (B, classes)."""
-        values, edges = inputs.features, inputs.edge_index if inputs.weights is None else inputs.weights
+        values, edges = inputs.features, self._edges(inputs)
         for place, conv in enumerate(self.convolutions):
             if place:
                 values = functional.dropout(functional.relu(values), self.dropout, self.training)

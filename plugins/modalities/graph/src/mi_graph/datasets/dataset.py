@@ -111,9 +111,9 @@ def node_dataset(
     if not len(stays):
         raise DataError(f"{name}: no edge is left", hint="-D kept=1")
     is_kept = torch.zeros(edges.shape[1], dtype=torch.bool).index_fill(0, stays, True)
+    graph = Graph(features[order].float(), edges[:, is_kept], home=True)
     return NodeDataset(
-        name=name, classes=classes, graph=Graph(features[order].float(), edges[:, is_kept]), removed=edges[:, ~is_kept],
-        labels=labels, train=train, public=public, options=options,
+        name=name, classes=classes, graph=graph, removed=edges[:, ~is_kept], labels=labels, train=train, public=public, options=options,
     )  # fmt: skip
 
 

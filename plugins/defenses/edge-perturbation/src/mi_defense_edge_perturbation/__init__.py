@@ -1,0 +1,1 @@
+"""Defenses that train a graph network, and answer, on changed edges."""
