@@ -113,7 +113,8 @@ def node_dataset(
     is_kept = torch.zeros(edges.shape[1], dtype=torch.bool).index_fill(0, stays, True)
     graph = Graph(features[order].float(), edges[:, is_kept], home=True)
     return NodeDataset(
-        name=name, classes=classes, graph=graph, removed=edges[:, ~is_kept], labels=labels, train=train, public=public, options=options,
+        name=name, classes=classes, graph=graph, removed=edges[:, ~is_kept], labels=labels, train=train, public=public,
+        options=options,
     )  # fmt: skip
 
 
