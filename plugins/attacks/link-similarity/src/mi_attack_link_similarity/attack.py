@@ -17,6 +17,7 @@ Fidelity notes (paper / authors' code / here)
 - Attack-2 lists each distance of answers, reference and features, and their difference, by itself; ``sum`` is ours: the
   similarities of answers and features, each standardised over all pairs.
 - Pairs: all edges and equally many others / the same / here all pairs, unless the evidence asks for some.
+- ``embeddings`` compares hidden features, where the interface gives them: ours.
 - Attacks 1, 3 to 7, which learn from a known part of the graph or from another graph, are not here yet.
 """
 
@@ -34,6 +35,7 @@ from torch.nn import functional
 from mi_graph.baselines import scored
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known
+from mi_graph.networks import EMBED
 from mi_graph.similarity import DISTANCES, cosine, scores_of
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import BudgetExceeded
@@ -48,8 +50,9 @@ class LinkSimilarityConfig(Config):
     evidence: Literal["features", "labels"] = Field(
         "features", description="what is known; the attack uses no labels, its floors do"
     )
-    score: Literal["answers", "difference", "sum"] = Field(
-        "answers", description="answers: Attack-0; difference, sum: Attack-2, with a reference and the features"
+    score: Literal["answers", "embeddings", "difference", "sum"] = Field(
+        "answers",
+        description="answers: Attack-0; embeddings: hidden features; difference, sum: Attack-2, with a reference",
     )
     distance: Literal[
         "cosine", "euclidean", "correlation", "chebyshev", "braycurtis", "canberra", "cityblock", "sqeuclidean"
@@ -100,7 +103,9 @@ class LinkSimilarity:
         problem = None
         try:
             for rows in torch.arange(known.n_nodes).split(self.config.batch_size):
-                found.append(target.scores(known.nodes(rows)).float())
+                nodes = known.nodes(rows)
+                asked_for = target.ask(EMBED, nodes) if self.config.score == "embeddings" else target.scores(nodes)
+                found.append(asked_for.float())
         except BudgetExceeded as error:
             problem = error
         asked = torch.cat(found) if found else torch.full((1, target.n_classes), 1 / target.n_classes)

@@ -9,8 +9,10 @@ there is, gradients flow through it, and with entries 0 and 1 both agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,9 @@ from torch.nn import functional
 
 from mi_graph.adapter import TASK, GraphInputs
 from mi_graph.pyg import GATConv, GCNConv, GINConv, SAGEConv, global_mean_pool
-from micore.errors import ModelError
+from micore.errors import ModelError, UsageError
 from micore.inputs import InputSpec
+from micore.threat import Access
 
 
 class GCN(GCNConv):  # type: ignore[misc]
@@ -77,8 +80,17 @@ class GIN(GINConv):  # type: ignore[misc]
 Kind = Callable[[int, int], nn.Module]
 
 
+EMBED, EXPLAIN = "embed", "explain"
+"""Services: hidden features of nodes; which of their features the answers rest on."""
+
+
 class GraphNetwork(nn.Module):
-    """Convolutions, then one logit for each class: of nodes by a last convolution, of graphs by their mean node."""
+    """Convolutions, then one logit for each class: of nodes by a last convolution, of graphs by their mean node.
+
+    Its interface also gives, of nodes, hidden features and explanations.
+    """
+
+    services: ClassVar[Mapping[str, Access]] = {EMBED: Access.SCORES, EXPLAIN: Access.SCORES}
 
     def __init__(
         self, kind: Kind, n_features: int, n_classes: int, task: str, *, width: int,
@@ -91,6 +103,35 @@ class GraphNetwork(nn.Module):
         self.head = nn.Linear(width, n_classes) if task == "graph" else None
         self.dropout = dropout
         self.own_edges: Callable[[], Tensor | None] | None = None
+
+    def serve(self, name: str, inputs: GraphInputs, **options: Any) -> Tensor:
+        """Return the hidden features (B, width) of nodes, or their explanations (B, F).
+
+        Raises: UsageError for whole graphs.
+        """
+        if inputs.rows is None:
+            raise UsageError(f"{name} is there for nodes, not for whole graphs")
+        return self._hidden(inputs)[inputs.rows] if name == EMBED else self._explained(inputs, inputs.rows)
+
+    def _hidden(self, inputs: GraphInputs) -> Tensor:
+        values, edges = inputs.features, self._edges(inputs)
+        for conv in list(self.convolutions)[:-1]:
+            values = functional.relu(conv(values, edges))
+        return values
+
+    def _explained(self, inputs: GraphInputs, rows: Tensor) -> Tensor:
+        """Return how much each feature speaks for the likeliest class of each node, whichever node has it.
+
+        The gradient of the class's log-probability by features, times these, summed over nodes: Grad x Input, absolute.
+        """
+        with torch.enable_grad():
+            features = inputs.features.detach().requires_grad_(True)
+            log_probabilities = self(replace(inputs, features=features)).log_softmax(dim=1).amax(dim=1)
+            found = []
+            for place in range(len(rows)):  # one backward pass each: edges cannot be batched over
+                (gradient,) = torch.autograd.grad(log_probabilities[place], features, retain_graph=True)
+                found.append((gradient * features.detach()).sum(dim=0).abs())
+        return torch.stack(found)
 
     def _edges(self, inputs: GraphInputs) -> Tensor:
         """Return relaxed edges, those of the inputs, or of its own graph what a defense made of them."""

@@ -1,0 +1,1 @@
+"""Edges from node embeddings, by a decoder that was learned on another graph."""

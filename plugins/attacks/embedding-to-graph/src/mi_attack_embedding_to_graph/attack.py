@@ -1,0 +1,158 @@
+"""Edges from node embeddings, by a decoder that was learned on another graph.
+
+Duddu, Boutet, Shejwalkar: "Quantifying Privacy Leakage in Graph Embedding", MobiQuitous 2020 (arXiv:2010.00906): graph
+reconstruction from embeddings. Shen et al., "Finding MNEMON" (arXiv:2204.06963), knows embeddings and another graph.
+
+Threat model: an interface that gives hidden features of nodes, of its private graph and of graphs that it is sent; a
+public graph of the same kind.
+
+1. The target embeds the nodes of the public graph.
+2. A perceptron learns from these which pairs are edges: of abs(a - b) and a * b of two embeddings, on all edges and as
+   many other pairs, drawn anew at each step.
+3. It reads the embeddings of the private nodes; all pairs are ranked.
+
+Fidelity notes (paper / authors' code / here)
+- The decoder: an inner product of a graph auto-encoder's features, which needs edges of the attacked graph / trained on
+  60 % of its edges, so that it is link prediction / a perceptron of embeddings, learned on another graph alone.
+- Embeddings are standardised by the public ones.
+- MNEMON has no public code; its graph auto-encoder, trained on a nearest-neighbour graph, is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mi_graph.baselines import scored
+from mi_graph.batch import Graphs
+from mi_graph.cases import known_of
+from mi_graph.graphs import Graph
+from mi_graph.networks import EMBED
+from mi_graph.similarity import scores_of
+from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
+from micore.errors import BudgetExceeded, DataError
+from micore.runtime import Runtime
+from micore.target import Target
+from micore.threat import Spending
+
+ELEMENTS = 1 << 22
+"""Hidden values of the decoder at once."""
+
+
+class PrepareConfig(Config):
+    """Settings of the decoder."""
+
+    hidden: int = Field(32, ge=1, description="width of the decoder")
+    steps: int = Field(400, ge=1, description="steps of its training")
+    learning_rate: float = Field(1e-2, gt=0, description="of its Adam")
+
+
+class EmbeddingToGraphConfig(PrepareConfig):
+    """Settings of the attack."""
+
+    evidence: Literal["features", "labels"] = Field(
+        "features", description="what is known; the attack uses no labels, its floors do"
+    )
+
+
+class EmbeddingToGraph:
+    """The attack (see the module's documentation)."""
+
+    Config: ClassVar[type[Config]] = EmbeddingToGraphConfig
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "smoke": {"steps": 150}, "paper": {}}
+    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset(PrepareConfig.model_fields)
+
+    def __init__(self, config: EmbeddingToGraphConfig) -> None:
+        self.config = config
+
+    def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared:
+        """Let the target embed the public graph, and learn to read its edges.
+
+        Raises: DataError without a public graph that has edges; BudgetExceeded.
+        """
+        graph = public.take([0]).graphs[0] if public is not None and len(public) else None
+        if graph is None or not graph.n_edges:
+            raise DataError(
+                "embedding-to-graph learns from the edges of a public graph", hint="give data that have one"
+            )
+        values = target.ask(EMBED, Graphs.nodes_of(graph)).float()
+        statistics = {"mean": values.mean(dim=0), "deviation": values.std(dim=0).clamp(min=1e-6)}
+        with runtime.seeded("embedding-to-graph", "decoder"):
+            decoder = self._decoder(values.shape[1])
+        self._learn(runtime.place(decoder), _standard(values, statistics), graph, runtime)
+        weights = {name: tensor.detach().cpu() for name, tensor in decoder.state_dict().items()}
+        return Prepared(state={"weights": weights, **{name: part.cpu() for name, part in statistics.items()}})
+
+    def _decoder(self, width: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(2 * width, self.config.hidden), nn.ReLU(), nn.Linear(self.config.hidden, 1))
+
+    def _learn(self, decoder: nn.Module, values: Tensor, graph: Graph, runtime: Runtime) -> None:
+        edges, n = graph.edges.to(values.device), graph.n_nodes
+        truth = torch.cat([torch.ones(graph.n_edges), torch.zeros(graph.n_edges)]).to(values.device)
+        optimizer = torch.optim.Adam(decoder.parameters(), self.config.learning_rate, weight_decay=1e-3)
+        with runtime.progress.track("decoder", self.config.steps) as report:
+            for step in range(self.config.steps):
+                others = runtime.rng("embedding-to-graph", "others", step).integers(n, tuple(edges.shape))
+                pairs = torch.cat([edges, others.to(edges.device)], dim=1)
+                loss = functional.binary_cross_entropy_with_logits(
+                    decoder(_features(values[pairs[0]], values[pairs[1]])).squeeze(1), truth
+                )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                report(step + 1)
+
+    @torch.no_grad()
+    def run(
+        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
+    ) -> Iterator[Reconstruction]:
+        """Read the edges of each case's graph from the embeddings of its nodes.
+
+        Raises: DataError before `prepare`; BudgetExceeded when the nodes of a graph cannot be paid.
+        """
+        if prepared is None:
+            raise DataError("embedding-to-graph was not prepared")
+        statistics = {name: prepared.state[name].to(runtime.device) for name in ("mean", "deviation")}
+        decoder = self._decoder(len(statistics["mean"]))
+        decoder.load_state_dict(dict(prepared.state["weights"]))
+        runtime.place(decoder)
+        for case in cases:
+            known, problem = known_of(case), None
+            try:
+                with target.ledger.owned_by([case.id]):
+                    values = target.ask(EMBED, known.nodes()).float()
+            except BudgetExceeded as error:
+                problem, values = error, torch.zeros(known.n_nodes, len(statistics["mean"]), device=runtime.device)
+            pairs = None if known.pairs is None else known.pairs.to(values.device)
+            scores = scores_of(_standard(values, statistics), lambda one, two: _decoded(decoder, one, two), pairs)
+            yield replace(scored(case, known, scores), complete=problem is None)
+            if problem is not None:
+                raise problem
+
+    def forecast(self, n_classes: int, n_public: int) -> Forecast:
+        """Count the public nodes; a query for each private node comes on top."""
+        return Forecast(preparation=Spending(queries=n_public), per_case=Spending())
+
+
+def _standard(values: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+    return (values - statistics["mean"]) / statistics["deviation"]
+
+
+def _features(one: Tensor, two: Tensor) -> Tensor:
+    """Return what the decoder sees of two embeddings, the same in either order."""
+    return torch.cat([(one - two).abs(), one * two], dim=-1)
+
+
+def _decoded(decoder: nn.Module, one: Tensor, two: Tensor) -> Tensor:
+    """Return the decoder's logits of all rows against all others, (a, b), so many rows at once as memory allows."""
+    rows = max(1, ELEMENTS // max(1, two.numel()))
+    parts = [
+        decoder(_features(*torch.broadcast_tensors(some[:, None], two[None]))).squeeze(2) for some in one.split(rows)
+    ]
+    return torch.cat(parts)

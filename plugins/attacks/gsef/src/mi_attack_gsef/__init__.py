@@ -1,0 +1,1 @@
+"""GSEF: edges from the explanations of a graph network's answers."""

@@ -1,0 +1,228 @@
+"""GSEF: edges from the explanations of a graph network's answers.
+
+Olatunji, Rathee, Funke, Khosla: "Private Graph Extraction via Feature Explanations", PETS 2023 (arXiv:2206.14724).
+
+Threat model: an interface that answers about nodes of its private graph and explains its answers: how much each feature
+speaks for them, whichever node has it. Features of all nodes are known.
+
+- ``method=similarity`` (the paper's ExplainSim): how alike are the explanations of two nodes? A node's explanation sums
+  over its neighbourhood, so that neighbours have nearly the same.
+- ``method=gsef``: two graphs are learned, by denoising features and by denoising explanations, as SLAPS (Fatemi et al.,
+  NeurIPS 2021) learns graphs: values are hidden, and a network that passes messages along the learned edges has to tell
+  them. The graph network learns the target's classes besides. The sum of both graphs is the result.
+
+Fidelity notes (paper / authors' code / here)
+- Explanations: Grad, Grad x Input, Zorro, GraphLIME, GNNExplainer / the same / Grad x Input of the target's interface.
+- Classes of training nodes are known / true ones / the likeliest classes of the target's answers, of all nodes.
+- Hidden are a twentieth of the values that are set, and five times as many others as is the share of these / the same /
+  the same for features of 0 and 1; of other values a twentieth.
+- 2,000 epochs with 512 hidden units, the classifier from epoch 400 on / the same / ``paper``; ``default`` has fewer.
+- The graph is a free number for each pair, made symmetric and normalised / the same / the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mi_graph.baselines import scored
+from mi_graph.cases import known_of
+from mi_graph.evidence import Known
+from mi_graph.graphs import all_pairs
+from mi_graph.networks import EXPLAIN
+from mi_graph.similarity import cosine, scores_of
+from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
+from micore.errors import BudgetExceeded, UsageError
+from micore.runtime import Runtime
+from micore.target import Target
+from micore.threat import Spending
+
+STEEPNESS = 6.0
+"""Of the starting values: ``6 A - 6`` of a nearest-neighbour graph A, so that after ELU + 1 a non-edge is 0.0025."""
+
+
+class GsefConfig(Config):
+    """Settings of the attack."""
+
+    evidence: Literal["features", "labels"] = Field(
+        "features", description="what is known; the attack uses no labels, its floors do"
+    )
+    method: Literal["similarity", "gsef"] = Field(
+        "similarity", description="similarity: ExplainSim; gsef: learned graphs"
+    )
+    batch_size: int = Field(512, ge=1, description="nodes that are asked about at once")
+    epochs: int = Field(2000, ge=1, description="gsef: of learning (code: 2000)")
+    classify_from: float = Field(
+        0.2, ge=0, le=1, description="gsef: part of these after which classes count (code: 0.2)"
+    )
+    hidden: int = Field(512, ge=1, description="gsef: width of the denoising network (code: 512)")
+    neighbours: int = Field(20, ge=1, description="gsef: of the graph that learning begins with (code: 20)")
+    learning_rate: float = Field(1e-2, gt=0, description="gsef: of its Adam (code: 1e-2)")
+    hide: float = Field(0.05, gt=0, lt=1, description="gsef: share of values that are hidden (code: 1/20)")
+
+
+class ExplanationAttack:
+    """The attack (see the module's documentation)."""
+
+    Config: ClassVar[type[Config]] = GsefConfig
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {"epochs": 200, "hidden": 64},
+        "smoke": {"epochs": 40, "hidden": 16, "neighbours": 5},
+        "paper": {"method": "gsef"},
+    }
+    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: GsefConfig) -> None:
+        self.config = config
+
+    def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared | None:
+        """Prepare nothing."""
+        return None
+
+    def run(
+        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
+    ) -> Iterator[Reconstruction]:
+        """Ask for explanations of all nodes of each case's graph, and compare them or learn a graph.
+
+        Raises: UsageError for a large graph with method gsef; BudgetExceeded, after the case was given back: nodes that
+        were not explained count as explained like the mean.
+        """
+        for case in cases:
+            known = known_of(case)
+            with target.ledger.owned_by([case.id]):
+                explained, classes, problem = self._asked(target, known)
+            scores = self._scores(known, explained, classes, case, runtime)
+            yield replace(scored(case, known, scores), complete=problem is None)
+            if problem is not None:
+                raise problem
+
+    def forecast(self, n_classes: int, n_public: int) -> Forecast:
+        """Count nothing that is known before the graph is: one query for each node, two with method gsef."""
+        return Forecast(preparation=Spending(), per_case=Spending())
+
+    def _asked(self, target: Target, known: Known) -> tuple[Tensor, Tensor | None, BudgetExceeded | None]:
+        """Return the explanations of all nodes (n, F), for gsef the target's classes (n,), and what stopped asking."""
+        found: list[Tensor] = []
+        problem, classes = None, None
+        try:
+            if self.config.method == "gsef":
+                classes = target.scores(known.nodes()).argmax(dim=1)
+            for rows in torch.arange(known.n_nodes).split(self.config.batch_size):
+                found.append(target.ask(EXPLAIN, known.nodes(rows)).float())
+        except BudgetExceeded as error:
+            problem = error
+        asked = torch.cat(found) if found else torch.ones(1, known.features.shape[1])
+        missing = known.n_nodes - sum(map(len, found))
+        return torch.cat([*found, asked.mean(dim=0, keepdim=True).expand(missing, -1)]), classes, problem
+
+    def _scores(
+        self, known: Known, explained: Tensor, classes: Tensor | None, case: Case, runtime: Runtime
+    ) -> Tensor:  # fmt: skip
+        if self.config.method == "similarity" or classes is None:
+            return scores_of(explained, cosine, None if known.pairs is None else known.pairs.to(explained.device))
+        if known.pairs is not None:
+            raise UsageError(
+                f"gsef holds all pairs of {known.n_nodes} nodes at once: too many", hint="-p method=similarity"
+            )
+        features = known.features.to(explained.device)
+        parts = [
+            learned(_Views(values, classes, name), self.config, case, runtime)
+            for name, values in (("features", features), ("explanations", explained))
+        ]
+        rows, columns = all_pairs(known.n_nodes, explained.device)
+        return sum(parts[1:], parts[0])[rows, columns]
+
+
+@dataclass(frozen=True)
+class _Views:
+    """What a graph is learned from: values (n, F) that are hidden in part, and classes (n,)."""
+
+    values: Tensor
+    classes: Tensor
+    name: str
+
+    @property
+    def is_binary(self) -> bool:
+        return bool(((self.values == 0) | (self.values == 1)).all())
+
+
+class _Passing(nn.Module):
+    """Two layers of messages along a dense adjacency."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, hidden), nn.Linear(hidden, out)
+
+    def forward(self, values: Tensor, adjacency: Tensor) -> Tensor:
+        hidden = functional.dropout(functional.relu(adjacency @ self.first(values)), 0.5, self.training)
+        found: Tensor = adjacency @ self.last(hidden)
+        return found
+
+
+def learned(views: _Views, config: GsefConfig, case: Case, runtime: Runtime) -> Tensor:
+    """Learn a graph along which hidden values can be told; return it, (n, n), symmetric."""
+    values, purpose = views.values, ("gsef", views.name, case.id)
+    with runtime.seeded(*purpose, "networks"):
+        denoiser = _Passing(values.shape[1], config.hidden, values.shape[1])
+        classifier = _Passing(values.shape[1], 16, int(views.classes.max()) + 1)
+    for network in (denoiser, classifier):
+        runtime.place(network)
+    free = (STEEPNESS * nearest(values, config.neighbours) - STEEPNESS).requires_grad_(True)
+    optimizer = torch.optim.Adam([
+        {"params": [free, *denoiser.parameters()], "lr": config.learning_rate},
+        {"params": classifier.parameters(), "lr": config.learning_rate / 10, "weight_decay": 5e-4},
+    ])  # fmt: skip
+    with runtime.progress.track(f"graph of {views.name}", config.epochs) as report:
+        for epoch in range(config.epochs):
+            with runtime.seeded(*purpose, epoch):
+                adjacency = normalised(edges_of(free))
+                dropped = functional.dropout(adjacency, 0.25)
+                loss = denoising_loss(views, denoiser, dropped, config.hide)
+                if epoch >= config.classify_from * config.epochs:
+                    loss = loss + functional.cross_entropy(classifier(values, adjacency), views.classes)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            report(epoch + 1)
+    return normalised(edges_of(free.detach()))
+
+
+def nearest(values: Tensor, k: int) -> Tensor:
+    """Return who is among the k nearest of whom by cosine, and everyone of themselves, 0 or 1, (n, n)."""
+    alike = cosine(values, values).fill_diagonal_(torch.inf)
+    chosen = alike.topk(min(k + 1, len(values)), dim=1).indices
+    return torch.zeros_like(alike).scatter_(1, chosen, 1.0)
+
+
+def edges_of(free: Tensor) -> Tensor:
+    """Return a symmetric adjacency above 0 of free numbers (n, n)."""
+    positive = functional.elu(free) + 1
+    return (positive + positive.T) / 2
+
+
+def normalised(adjacency: Tensor) -> Tensor:
+    """Return an adjacency over the square roots of both degrees."""
+    roots = (adjacency.sum(dim=1) + 1e-10).rsqrt()
+    return roots[:, None] * adjacency * roots[None, :]
+
+
+def denoising_loss(views: _Views, denoiser: nn.Module, adjacency: Tensor, hide: float) -> Tensor:
+    """Hide some values, and return how wrong the network is about these."""
+    values = views.values
+    odds = hide
+    if views.is_binary:
+        share = values.mean().clamp(min=1e-6)
+        odds = torch.where(values == 1, hide, (5 * hide * share / (1 - share).clamp(min=1e-6)).clamp(max=1))
+    hidden = torch.rand_like(values) < odds
+    told = denoiser(values.masked_fill(hidden, 0), adjacency)
+    if views.is_binary:
+        losses = functional.binary_cross_entropy_with_logits(told, values, reduction="none")
+    else:
+        losses = (told - values).square()
+    return (losses * hidden).sum() / hidden.sum().clamp(min=1)
