@@ -45,13 +45,14 @@ class Counts:
 def counted(module: nn.Module) -> Iterator[Counts]:
     """Count at the first layer with parameters: whoever evaluates the network passes it.
 
-    What a service does for an input, such as writing a text token by token, is one query.
+    What a service does for an input, such as writing a text token by token or explaining an answer, is one query.
     """
     counts, serving = Counts(), False
 
     def forward(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        if not serving:
-            counts.queries += len(output)
+        if serving:
+            return
+        counts.queries += len(output)
         if output.requires_grad:
             output.register_hook(backward)
 

@@ -119,7 +119,8 @@ class EmbeddingToGraph:
         if prepared is None:
             raise DataError("embedding-to-graph was not prepared")
         statistics = {name: prepared.state[name].to(runtime.device) for name in ("mean", "deviation")}
-        decoder = self._decoder(len(statistics["mean"]))
+        with runtime.seeded("embedding-to-graph", "restored"):
+            decoder = self._decoder(len(statistics["mean"]))
         decoder.load_state_dict(dict(prepared.state["weights"]))
         runtime.place(decoder)
         for case in cases:
