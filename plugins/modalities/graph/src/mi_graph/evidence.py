@@ -27,6 +27,11 @@ class Known:
     pairs: Tensor | None = None
 
     @property
+    def kind(self) -> str:
+        """What it is called: one of `KINDS`."""
+        return "features" if self.labels is None else "labels"
+
+    @property
     def n_nodes(self) -> int:
         """How many nodes there are."""
         return len(self.features)
