@@ -46,8 +46,6 @@ from micore.runtime import Runtime
 from micore.target import CountedModule, Target
 from micore.threat import Spending
 
-ENCODER_SIMILARITY = "encoder-similarity"
-
 
 class GraphMIConfig(Config):
     """Settings of GraphMI."""
