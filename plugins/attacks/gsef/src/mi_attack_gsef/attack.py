@@ -12,7 +12,7 @@ speaks for them, whichever node has it. Features of all nodes are known.
   them. The graph network learns the target's classes besides. The sum of both graphs is the result.
 
 Fidelity notes (paper / authors' code / here)
-- Explanations: Grad, Grad x Input, Zorro, GraphLIME, GNNExplainer / the same / Grad x Input of the target's interface.
+- Explanations: Grad, Grad x Input, Zorro, GraphLIME, GNNExplainer / the same / Grad, of the target's interface.
 - Classes of training nodes are known / true ones / the likeliest classes of the target's answers, of all nodes.
 - Hidden are a twentieth of the values that are set, and five times as many others as is the share of these / the same /
   the same for features of 0 and 1; of other values a twentieth.

@@ -1,4 +1,4 @@
-"""What runs on graphs attack: the structure of a private graph, or a class of nodes."""
+"""What runs on graphs attack: the structure of a private graph."""
 
 from __future__ import annotations
 

@@ -40,9 +40,6 @@ class Known:
         """Return the pairs that are asked about, int64 (2, p)."""
         return all_pairs(self.n_nodes) if self.pairs is None else self.pairs
 
-    def nodes(self, rows: Tensor | None = None, features: Tensor | None = None) -> Graphs:
-        """Name nodes of the private graph to the target's interface, which knows the edges; None: all nodes.
-
-        features: other ones (n, F) than the nodes have, for an interface that takes them.
-        """
-        return Graphs.nodes_of(Graph.named(self.features if features is None else features), rows)
+    def nodes(self, rows: Tensor | None = None) -> Graphs:
+        """Name nodes of the private graph to the target's interface, which knows the edges; None: all nodes."""
+        return Graphs.nodes_of(Graph.named(self.features), rows)

@@ -122,7 +122,8 @@ class GraphNetwork(nn.Module):
     def _explained(self, inputs: GraphInputs, rows: Tensor) -> Tensor:
         """Return how much each feature speaks for the likeliest class of each node, whichever node has it.
 
-        The gradient of the class's log-probability by features, times these, summed over nodes: Grad x Input, absolute.
+        The gradient of the class's log-probability by a factor for each feature, the same for all nodes, absolute:
+        what the code of Olatunji et al. (PETS 2023) calls Grad.
         """
         with torch.enable_grad():
             features = inputs.features.detach().requires_grad_(True)
@@ -140,10 +141,8 @@ class GraphNetwork(nn.Module):
         own = self.own_edges() if inputs.home and self.own_edges is not None else None
         if own is None:
             return inputs.edge_index
-        edges, n = (
-            torch.cat([own, own.flip(0)], dim=1).to(inputs.features.device),
-            len(inputs.graph_of) // inputs.n_graphs,
-        )
+        edges = torch.cat([own, own.flip(0)], dim=1).to(inputs.features.device)
+        n = len(inputs.graph_of) // inputs.n_graphs
         return torch.cat([edges + n * copy for copy in range(inputs.n_graphs)], dim=1)
 
     def forward(self, inputs: GraphInputs) -> Tensor:
