@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -200,3 +200,20 @@ def test_an_instance_is_of_its_true_class() -> None:
     assert (item.n, item.clusters) == (5, 2)
     with pytest.raises(DataError, match="cases without a label"):
         evaluator.evaluate(subjects, reference(), Runtime.create("cpu"))
+
+
+def test_samples_that_are_no_tensors_are_judged_too() -> None:
+    """Texts: the judge's adapter makes tensors of them."""
+    items = [
+        Reconstruction(case=Case(id=f"class-{k}", goal="class", label=k), samples=["x" * k], scores=torch.zeros(1))
+        for k in range(3)
+    ]
+    judge = EvaluatorModel(
+        bundle=cast(Any, SimpleNamespace(fingerprint="0" * 64)), module=nn.Identity(),
+        adapter=lambda texts: nn.functional.one_hot(torch.tensor([len(text) for text in texts]), 3).float(),
+    )  # fmt: skip
+    texts = SimpleNamespace(join=lambda parts: [text for part in parts for text in part])
+    reference = Reference(modality=texts, dataset=SimpleNamespace(), target=None, evaluator_model=judge)
+    subject = Subject(name="attack", reconstructions=items)
+    found = AccuracyEvaluator(AccuracyConfig()).evaluate([subject], reference, Runtime.create("cpu"))
+    assert {item.value for item in found if item.name == "accuracy@1"} == {1.0}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from micore.contracts import Config, EvaluatorModel, Measurement, Reference, Samples, Subject
 from micore.kit.measuring import Figure, Rows, batches_of, measure
+from micore.kit.training import placed
 from micore.runtime import Runtime
 
 
@@ -55,7 +56,9 @@ class AccuracyEvaluator:
     @torch.no_grad()
     def _logits(self, judge: EvaluatorModel, samples: Samples, runtime: Runtime) -> Tensor:
         batches = batches_of(samples, self.config.batch_size)
-        return torch.cat([judge.module(judge.adapter(batch.to(runtime.device))).float().cpu() for batch in batches])
+        return torch.cat(
+            [judge.module(judge.adapter(placed(batch, runtime)).to(runtime.device)).float().cpu() for batch in batches]
+        )
 
 
 def figures(logits: Tensor, labels: Tensor, notes: tuple[str, ...] = ()) -> list[Figure]:

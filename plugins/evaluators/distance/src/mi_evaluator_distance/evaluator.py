@@ -28,6 +28,7 @@ from micore.contracts import Config, EvaluatorModel, Measurement, Reference, Sam
 from micore.errors import DataError
 from micore.kit.features import features_and_logits
 from micore.kit.measuring import Figure, Rows, batches_of, measure
+from micore.kit.training import placed
 from micore.runtime import Runtime
 
 NEAREST_PUBLIC = "nearest-public"
@@ -130,7 +131,7 @@ class DistanceEvaluator:
     @torch.no_grad()
     def _features(self, judge: EvaluatorModel, samples: Samples, runtime: Runtime) -> Tensor:
         parts = [
-            features_and_logits(judge.module, judge.adapter(batch.to(runtime.device)))[0].float().cpu()
+            features_and_logits(judge.module, judge.adapter(placed(batch, runtime)).to(runtime.device))[0].float().cpu()
             for batch in batches_of(samples, self.config.batch_size)
         ]
         return torch.cat(parts)
