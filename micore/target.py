@@ -198,9 +198,8 @@ class CountedModule(nn.Module):
         """Return the logits of canonical samples, (N, classes), differentiable in them."""
         self._ledger.charge(queries=len(samples))
         inputs = self._adapter(samples)
-        if (
-            isinstance(inputs, Tensor) and inputs.requires_grad
-        ):  # counted at the input: a loss on features alone passes no logits
+        # counted at the input: a loss on features alone passes no logits
+        if isinstance(inputs, Tensor) and inputs.requires_grad:
             inputs = inputs.view_as(inputs)  # of this call only; the samples may be used again
             inputs.register_hook(self._count_backward)
         logits: Tensor = self.inner(inputs)
