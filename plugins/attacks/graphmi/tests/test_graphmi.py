@@ -6,14 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
-from mi_attack_graphmi.attack import projected, roughness
 from mi_graph.cases import known_of
-from mi_graph.graphs import symmetric
 from micore.contracts import Case
 from micore.errors import AccessDenied, UsageError
-from micore.runtime import Random
 from micore.testing import Trial
 from micore.threat import Access, Spending
 
@@ -21,29 +17,6 @@ from micore.threat import Access, Spending
 @pytest.fixture(scope="module")
 def toy() -> Trial:
     return Trial("graphmi")
-
-
-def relaxed(n: int, seed: int = 0) -> Tensor:
-    return symmetric(Random(seed).uniform((n * (n - 1) // 2,)), n)
-
-
-def test_roughness_is_the_trace_of_the_paper() -> None:
-    edges, features = relaxed(9), Random(1).normal((9, 4))
-    degrees = edges.sum(dim=1)
-    roots = (degrees + 1e-3).rsqrt().diag()
-    expected = (features.T @ roots @ (degrees.diag() - edges) @ roots @ features).trace()
-    torch.testing.assert_close(roughness(edges, features @ features.T), expected)
-
-
-def test_a_projection_is_the_nearest_within_the_budget() -> None:
-    edges = 2 * relaxed(12) - 0.3
-    found = projected(edges.fill_diagonal_(0), 20.0)
-    assert float(found.sum()) == pytest.approx(20, abs=1e-3)
-    assert bool(((found >= 0) & (found <= 1)).all())
-    shift = (edges - found)[(found > 0) & (found < 1)]
-    assert float(shift.max() - shift.min()) < 1e-5
-    inside = relaxed(5)
-    torch.testing.assert_close(projected(inside, 1e3), inside)
 
 
 @pytest.mark.parametrize("decode", ["encoder", "edges"])

@@ -20,8 +20,7 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,14 +28,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mi_graph.baselines import scored
+from mi_graph.attack import Found, StructureAttack, ask_nodes, filled
 from mi_graph.batch import Graphs
 from mi_graph.cases import known_of
 from mi_graph.graphs import Graph
 from mi_graph.networks import EMBED
 from mi_graph.similarity import scores_of
-from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import BudgetExceeded, DataError
+from micore.contracts import Case, Config, Forecast, Prepared, Split
+from micore.errors import DataError
 from micore.runtime import Runtime
 from micore.target import Target
 from micore.threat import Spending
@@ -61,15 +60,13 @@ class EmbeddingToGraphConfig(PrepareConfig):
     )
 
 
-class EmbeddingToGraph:
+class EmbeddingToGraph(StructureAttack):
     """The attack (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = EmbeddingToGraphConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "smoke": {"steps": 150}, "paper": {}}
     PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset(PrepareConfig.model_fields)
-
-    def __init__(self, config: EmbeddingToGraphConfig) -> None:
-        self.config = config
+    config: EmbeddingToGraphConfig
 
     def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared:
         """Let the target embed the public graph, and learn to read its edges.
@@ -109,32 +106,26 @@ class EmbeddingToGraph:
                 report(step + 1)
 
     @torch.no_grad()
-    def run(
-        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
-    ) -> Iterator[Reconstruction]:
-        """Read the edges of each case's graph from the embeddings of its nodes.
+    def recover(self, target: Target, case: Case, prepared: Prepared | None, runtime: Runtime) -> Found:
+        """Read the edges from the embeddings of the nodes; nodes without one count as embedded like the mean.
 
-        Raises: DataError before `prepare`; BudgetExceeded when the nodes of a graph cannot be paid.
+        Raises: DataError before `prepare`.
         """
         if prepared is None:
             raise DataError("embedding-to-graph was not prepared")
         statistics = {name: prepared.state[name].to(runtime.device) for name in ("mean", "deviation")}
+        decoder = self._restored(prepared, runtime)
+        known = known_of(case)
+        found, problem = ask_nodes(target, known, known.n_nodes, EMBED)
+        values = _standard(filled(found, known.n_nodes, statistics["mean"]), statistics)
+        pairs = None if known.pairs is None else known.pairs.to(values.device)
+        return Found(scores_of(values, lambda one, two: _decoded(decoder, one, two), pairs), problem)
+
+    def _restored(self, prepared: Prepared, runtime: Runtime) -> nn.Module:
         with runtime.seeded("embedding-to-graph", "restored"):
-            decoder = self._decoder(len(statistics["mean"]))
+            decoder = self._decoder(len(prepared.state["mean"]))
         decoder.load_state_dict(dict(prepared.state["weights"]))
-        runtime.place(decoder)
-        for case in cases:
-            known, problem = known_of(case), None
-            try:
-                with target.ledger.owned_by([case.id]):
-                    values = target.ask(EMBED, known.nodes()).float()
-            except BudgetExceeded as error:
-                problem, values = error, torch.zeros(known.n_nodes, len(statistics["mean"]), device=runtime.device)
-            pairs = None if known.pairs is None else known.pairs.to(values.device)
-            scores = scores_of(_standard(values, statistics), lambda one, two: _decoded(decoder, one, two), pairs)
-            yield replace(scored(case, known, scores), complete=problem is None)
-            if problem is not None:
-                raise problem
+        return runtime.place(decoder)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the public nodes; a query for each private node comes on top."""

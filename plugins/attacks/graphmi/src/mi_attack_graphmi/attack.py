@@ -25,26 +25,33 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from mi_graph.baselines import scored
-from mi_graph.batch import Graphs
+from mi_graph.attack import Found, StructureAttack, require_all_pairs
 from mi_graph.cases import known_of
-from mi_graph.evidence import Known
-from mi_graph.graphs import Graph, all_pairs, symmetric
+from mi_graph.evidence import Known, Labelled
+from mi_graph.graphs import all_pairs, symmetric
+from mi_graph.relaxed import (
+    Descent,
+    by_autograd,
+    descend,
+    drawn,
+    layers_of,
+    relaxed_nodes,
+    roughness,
+    sparsity,
+)  # fmt: skip
 from mi_graph.similarity import cosine, scores_of
-from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import BudgetExceeded, ModelError, UsageError
+from micore.contracts import Case, Config, Prepared
+from micore.errors import BudgetExceeded
 from micore.runtime import Runtime
 from micore.target import CountedModule, Target
-from micore.threat import Spending
 
 
 class GraphMIConfig(Config):
@@ -62,7 +69,7 @@ class GraphMIConfig(Config):
     draws: int = Field(20, ge=1, description="of sampled: draws of edges (code: 20)")
 
 
-class GraphMI:
+class GraphMI(StructureAttack):
     """The attack GraphMI (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = GraphMIConfig
@@ -70,174 +77,77 @@ class GraphMI:
         "default": {}, "smoke": {"steps": 40, "smooth_from": 20, "step_size": 1.0},
         "paper": {"known": 0.1, "budget": 0.01},
     }  # fmt: skip
-    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    config: GraphMIConfig
 
-    def __init__(self, config: GraphMIConfig) -> None:
-        self.config = config
-
-    def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared | None:
-        """Prepare nothing."""
-        return None
-
-    def run(
-        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
-    ) -> Iterator[Reconstruction]:
-        """Search the edges of each case's graph.
+    def recover(self, target: Target, case: Case, prepared: Prepared | None, runtime: Runtime) -> Found:
+        """Search the edges.
 
         Raises: UsageError for evidence without labels, or of a large graph of which only some pairs are asked about;
-        ModelError for a target without graph convolutions; BudgetExceeded, after what was found until then.
+        ModelError for a target without graph convolutions.
         """
-        for case in cases:
-            search = _Search(self.config, target.module, _all_of(known_of(case)), case, runtime)
-            with target.ledger.owned_by([case.id]):
-                problem = search.descend()
-                scores, problem = search.decoded(problem)
-            yield replace(scored(case, search.known, scores), history={"loss": search.losses}, complete=problem is None)
-            if problem is not None:
-                raise problem
-
-    def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count nothing that is known before the graph is: each step asks about all nodes, forward and backward."""
-        return Forecast(preparation=Spending(), per_case=Spending())
-
-
-def _all_of(known: Known) -> Known:
-    if known.labels is None:
-        raise UsageError("graphmi needs the classes of nodes", hint="--evidence labels")
-    if known.pairs is not None:
-        raise UsageError(f"graphmi holds all pairs of {known.n_nodes} nodes at once: too many", hint="a smaller graph")
-    return known
+        known = known_of(case)
+        require_all_pairs("graphmi", known)
+        search = _Search(
+            self.config, target.module, known, Labelled.of(known, self.config.known, case, runtime), runtime
+        )
+        descent = descend(
+            by_autograd(search.loss), torch.zeros(known.n_nodes, known.n_nodes, device=runtime.device),
+            steps=self.config.steps, step_size=self.config.step_size,
+            most=2 * self.config.budget * known.n_edges,  # each edge stands there twice
+        )  # fmt: skip
+        scores, problem = search.decoded(descent, case)
+        return Found(scores, problem, {"loss": descent.losses})
 
 
 @dataclass
 class _Search:
-    """The search for one graph: a relaxed adjacency (n, n), symmetric, with an empty diagonal."""
+    """The search for one graph."""
 
     config: GraphMIConfig
     module: CountedModule
     known: Known
-    case: Case
+    labelled: Labelled
     runtime: Runtime
 
     def __post_init__(self) -> None:
-        device, n = self.runtime.device, self.known.n_nodes
-        self.losses: list[float] = []
-        self._edges = torch.zeros(n, n, device=device)
-        self._products = self._features() @ self._features().T
-        labels = self.known.labels
-        if labels is None:
-            raise ValueError("the evidence holds no labels")
-        self._rows = self._known_rows().to(device)
-        self._labels = labels.to(device)[self._rows]
+        features = self.known.features.to(self.runtime.device)
+        self._products = features @ features.T
 
-    def _known_rows(self) -> Tensor:
-        n, share = self.known.n_nodes, self.config.known
-        if share == 1:
-            return torch.arange(n)
-        return self.runtime.rng("graphmi", "known", self.case.id).permutation(n)[: max(1, round(share * n))]
-
-    def _features(self) -> Tensor:
-        return self.known.features.to(self.runtime.device)
-
-    def descend(self) -> BudgetExceeded | None:
-        """Take all steps; return what stopped them early."""
-        most = 2 * self.config.budget * self.known.n_edges  # each edge stands there twice
-        history = []
-        try:
-            for step in range(self.config.steps):
-                edges = self._edges.requires_grad_(True)
-                loss = self._loss(edges, smooth=step >= self.config.smooth_from)
-                (gradient,) = torch.autograd.grad(loss, edges)
-                history.append(loss.detach())
-                moved = edges.detach() - self.config.step_size * (gradient + gradient.T)
-                self._edges = projected(moved.fill_diagonal_(0), most)
-        except BudgetExceeded as error:
-            return error
-        finally:
-            self._edges = self._edges.detach()
-            self.losses = torch.stack(history).tolist() if history else []
-        return None
-
-    def _loss(self, edges: Tensor, *, smooth: bool) -> Tensor:
+    def loss(self, edges: Tensor, step: int) -> Tensor:
         """Return the objective (equation 5) at a relaxed adjacency."""
-        logits = self.module(self._nodes(edges))[self._rows]
-        loss = functional.cross_entropy(logits.float(), self._labels)
-        loss = loss + self.config.sparsity * (edges.square().sum() / 2 + 1e-12).sqrt()
-        return loss + self.config.smoothness * roughness(edges, self._products) if smooth else loss
-
-    def _nodes(self, edges: Tensor) -> Graphs:
-        empty = torch.empty(2, 0, dtype=torch.int64)
-        return Graphs.nodes_of(Graph(self.known.features, empty, weights=edges))
+        logits = self.module(relaxed_nodes(self.known.features, edges))
+        loss = self.labelled.loss(logits) + self.config.sparsity * sparsity(edges)
+        if step < self.config.smooth_from:
+            return loss
+        return loss + self.config.smoothness * roughness(edges, self._products)
 
     @torch.no_grad()
-    def decoded(self, problem: BudgetExceeded | None) -> tuple[Tensor, BudgetExceeded | None]:
+    def decoded(self, descent: Descent, case: Case) -> tuple[Tensor, BudgetExceeded | None]:
         """Return the scores of all pairs (p,), and what stopped the search or this; then the edges themselves serve."""
-        rows, columns = all_pairs(self.known.n_nodes, self._edges.device)
-        found = self._edges[rows, columns]
-        if problem is None and self.config.decode != "edges":
-            try:
-                return (self._encoded() if self.config.decode == "encoder" else self._sampled(found)), None
-            except BudgetExceeded as error:
-                problem = error
-        return found, problem
+        rows, columns = all_pairs(self.known.n_nodes, descent.edges.device)
+        found = descent.edges[rows, columns]
+        if descent.problem is not None or self.config.decode == "edges":
+            return found, descent.problem
+        try:
+            return (
+                self._encoded(descent.edges) if self.config.decode == "encoder" else self._sampled(found, case)
+            ), None
+        except BudgetExceeded as error:
+            return found, error
 
-    def _encoded(self) -> Tensor:
-        values = first_layer(self.module, self._nodes(self._edges))
-        return scores_of(values.relu(), cosine).clamp(min=0)
+    def _encoded(self, edges: Tensor) -> Tensor:
+        (first, *_), _ = layers_of(self.module, relaxed_nodes(self.known.features, edges))
+        return scores_of(first.relu(), cosine).clamp(min=0)
 
-    def _sampled(self, found: Tensor) -> Tensor:
+    def _sampled(self, found: Tensor, case: Case) -> Tensor:
         """Draw edges without replacement by how much of an edge each pair is; keep the draw with the lowest loss."""
         k = min(self.known.n_edges, int((found > 0).sum()))
         if not k:
             return found
         best, lowest = found, torch.inf
         for draw in range(self.config.draws):
-            noise = self.runtime.rng("graphmi", "draw", draw, self.case.id).uniform(tuple(found.shape)).to(found.device)
-            order = (found.clamp(min=1e-12).log() - (-noise.clamp(min=1e-12).log()).log()).masked_fill(
-                found <= 0, -torch.inf
-            )
-            chosen = torch.zeros_like(found).index_fill_(0, order.topk(k).indices, 1.0)
-            loss = float(self._loss(symmetric(chosen, self.known.n_nodes), smooth=True))
+            chosen = drawn(found, k, self.runtime.rng("graphmi", "draw", draw, case.id))
+            loss = float(self.loss(symmetric(chosen, self.known.n_nodes), self.config.smooth_from))
             if loss < lowest:
                 best, lowest = chosen, loss
         return best
-
-
-def roughness(edges: Tensor, products: Tensor) -> Tensor:
-    """Return how much the features of neighbours differ: tr(X' R (D - A) R X), R the inverse roots of degrees.
-
-    edges: (n, n); products: X X' (n, n).
-    """
-    degrees = edges.sum(dim=1)
-    roots = (degrees + 1e-3).rsqrt()
-    return (degrees * roots.square() * products.diagonal()).sum() - roots @ (edges * products) @ roots
-
-
-def projected(edges: Tensor, most: float, rounds: int = 30) -> Tensor:
-    """Return the nearest edges (n, n) in [0, 1] whose sum is at most ``most``: shifted by one number, then clipped."""
-    clipped = edges.clamp(0, 1)
-    if float(clipped.sum()) <= most:  # one look at the device for each step: the bisection is dear
-        return clipped
-    low, high = (edges.min() - 1).clamp(max=0), edges.max()
-    for _ in range(rounds):
-        middle = (low + high) / 2
-        is_over = (edges - middle).clamp(0, 1).sum() > most
-        low, high = torch.where(is_over, middle, low), torch.where(is_over, high, middle)
-    return (edges - high).clamp(0, 1).fill_diagonal_(0)
-
-
-def first_layer(module: CountedModule, samples: Graphs) -> Tensor:
-    """Return what nodes are after the first convolution, (N, width), by one query of all samples.
-
-    Raises: ModelError for a target without convolutions.
-    """
-    layers = getattr(module.inner, "convolutions", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise ModelError("the target has no graph convolutions whose first layer could be read")
-    seen: list[Tensor] = []
-    handle = layers[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    try:
-        module(samples)
-    finally:
-        handle.remove()
-    return seen[0].float()

@@ -22,5 +22,21 @@ def mi_attacks() -> Iterable[AttackSpec]:
             access=Access.WHITE_BOX,
             roles=("gnn",),
             below_floors=True,
-        )
+        ),
+        _black_box("graphmi-bb", "BlackBoxGraphMI", "scores", Access.SCORES),
+        _black_box("graphmi-label", "LabelGraphMI", "classes alone", Access.LABEL),
     ]
+
+
+def _black_box(name: str, cls: str, answers: str, access: Access) -> AttackSpec:
+    return AttackSpec(
+        name=name,
+        target=f"mi_attack_graphmi.blackbox:{cls}",
+        summary=f"GraphMI from {answers}: edges found by estimated gradients, or by reinforcement learning",
+        paper="Zhang et al., TKDE 2022 (arXiv:2209.07807)",
+        modality="graph",
+        goal="structure",
+        access=access,
+        roles=("gnn",),
+        below_floors=True,
+    )

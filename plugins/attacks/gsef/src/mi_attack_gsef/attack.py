@@ -22,8 +22,8 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,17 +31,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mi_graph.baselines import scored
+from mi_graph.attack import Found, StructureAttack, ask_nodes, filled, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known
 from mi_graph.graphs import all_pairs
 from mi_graph.networks import EXPLAIN
 from mi_graph.similarity import cosine, scores_of
-from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import BudgetExceeded, UsageError
+from micore.contracts import Case, Config, Prepared
 from micore.runtime import Runtime
 from micore.target import Target
-from micore.threat import Spending
 
 STEEPNESS = 6.0
 """Of the starting values: ``6 A - 6`` of a nearest-neighbour graph A, so that after ELU + 1 a non-edge is 0.0025."""
@@ -67,7 +65,7 @@ class GsefConfig(Config):
     hide: float = Field(0.05, gt=0, lt=1, description="gsef: share of values that are hidden (code: 1/20)")
 
 
-class ExplanationAttack:
+class ExplanationAttack(StructureAttack):
     """The attack (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = GsefConfig
@@ -76,60 +74,30 @@ class ExplanationAttack:
         "smoke": {"epochs": 40, "hidden": 16, "neighbours": 5},
         "paper": {"method": "gsef"},
     }
-    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    config: GsefConfig
 
-    def __init__(self, config: GsefConfig) -> None:
-        self.config = config
+    def recover(self, target: Target, case: Case, prepared: Prepared | None, runtime: Runtime) -> Found:
+        """Ask for explanations of all nodes, and compare them or learn a graph.
 
-    def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared | None:
-        """Prepare nothing."""
-        return None
-
-    def run(
-        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
-    ) -> Iterator[Reconstruction]:
-        """Ask for explanations of all nodes of each case's graph, and compare them or learn a graph.
-
-        Raises: UsageError for a large graph with method gsef; BudgetExceeded, after the case was given back: nodes that
-        were not explained count as explained like the mean.
+        Nodes that were not explained count as explained like the mean. Raises: UsageError for a large graph with method
+        gsef.
         """
-        for case in cases:
-            known = known_of(case)
-            with target.ledger.owned_by([case.id]):
-                explained, classes, problem = self._asked(target, known)
-            scores = self._scores(known, explained, classes, case, runtime)
-            yield replace(scored(case, known, scores), complete=problem is None)
+        known, classes = known_of(case), None
+        if self.config.method == "gsef":
+            require_all_pairs("gsef", known, hint="-p method=similarity")
+            answers, problem = ask_nodes(target, known, known.n_nodes)
             if problem is not None:
-                raise problem
-
-    def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count nothing that is known before the graph is: one query for each node, two with method gsef."""
-        return Forecast(preparation=Spending(), per_case=Spending())
-
-    def _asked(self, target: Target, known: Known) -> tuple[Tensor, Tensor | None, BudgetExceeded | None]:
-        """Return the explanations of all nodes (n, F), for gsef the target's classes (n,), and what stopped asking."""
-        found: list[Tensor] = []
-        problem, classes = None, None
-        try:
-            if self.config.method == "gsef":
-                classes = target.scores(known.nodes()).argmax(dim=1)
-            for rows in torch.arange(known.n_nodes).split(self.config.batch_size):
-                found.append(target.ask(EXPLAIN, known.nodes(rows)).float())
-        except BudgetExceeded as error:
-            problem = error
-        asked = torch.cat(found) if found else torch.ones(1, known.features.shape[1])
-        missing = known.n_nodes - sum(map(len, found))
-        return torch.cat([*found, asked.mean(dim=0, keepdim=True).expand(missing, -1)]), classes, problem
+                return Found(torch.zeros(known.asked().shape[1]), problem)
+            classes = answers[0].argmax(dim=1)
+        found, problem = ask_nodes(target, known, self.config.batch_size, EXPLAIN)
+        explained = filled(found, known.n_nodes, torch.ones(known.features.shape[1]))
+        return Found(self._scores(known, explained, classes, case, runtime), problem)
 
     def _scores(
         self, known: Known, explained: Tensor, classes: Tensor | None, case: Case, runtime: Runtime
     ) -> Tensor:  # fmt: skip
-        if self.config.method == "similarity" or classes is None:
+        if classes is None:
             return scores_of(explained, cosine, None if known.pairs is None else known.pairs.to(explained.device))
-        if known.pairs is not None:
-            raise UsageError(
-                f"gsef holds all pairs of {known.n_nodes} nodes at once: too many", hint="-p method=similarity"
-            )
         features = known.features.to(explained.device)
         parts = [
             learned(_Views(values, classes, name), self.config, case, runtime)

@@ -23,8 +23,7 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,16 +31,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mi_graph.baselines import scored
+from mi_graph.attack import Found, StructureAttack, ask_nodes, filled
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known
 from mi_graph.networks import EMBED
 from mi_graph.similarity import DISTANCES, cosine, scores_of
-from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
-from micore.errors import BudgetExceeded
+from micore.contracts import Case, Config, Prepared
 from micore.runtime import Runtime
 from micore.target import Target
-from micore.threat import Spending
 
 
 class LinkSimilarityConfig(Config):
@@ -63,56 +60,21 @@ class LinkSimilarityConfig(Config):
     batch_size: int = Field(4096, ge=1, description="nodes that are asked about at once")
 
 
-class LinkSimilarity:
+class LinkSimilarity(StructureAttack):
     """The attack (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = LinkSimilarityConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "smoke": {}, "paper": {}}
-    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    config: LinkSimilarityConfig
 
-    def __init__(self, config: LinkSimilarityConfig) -> None:
-        self.config = config
+    def recover(self, target: Target, case: Case, prepared: Prepared | None, runtime: Runtime) -> Found:
+        """Ask about all nodes and compare the answers; nodes without one count as answered like the mean."""
+        known, service = known_of(case), EMBED if self.config.score == "embeddings" else None
+        found, problem = ask_nodes(target, known, self.config.batch_size, service)
+        answers = filled(found, known.n_nodes, torch.full((target.n_classes,), 1 / target.n_classes))
+        return Found(self._compared(known, answers, runtime), problem)
 
-    def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared | None:
-        """Prepare nothing."""
-        return None
-
-    def run(
-        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
-    ) -> Iterator[Reconstruction]:
-        """Ask about all nodes of each case's graph and compare the answers.
-
-        Raises, after the case was given back: BudgetExceeded when the budget did not last for all nodes; those that
-        were not asked about count as answered like the mean.
-        """
-        for case in cases:
-            known = known_of(case)
-            with target.ledger.owned_by([case.id]):
-                answers, problem = self._answers(target, known)
-            yield replace(self._compared(case, known, answers, runtime), complete=problem is None)
-            if problem is not None:
-                raise problem
-
-    def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count nothing that is known before the graph is: one query for each node."""
-        return Forecast(preparation=Spending(), per_case=Spending())
-
-    def _answers(self, target: Target, known: Known) -> tuple[Tensor, BudgetExceeded | None]:
-        """Return the answers to all nodes, float32 (n, classes), and what stopped the asking."""
-        found: list[Tensor] = []
-        problem = None
-        try:
-            for rows in torch.arange(known.n_nodes).split(self.config.batch_size):
-                nodes = known.nodes(rows)
-                asked_for = target.ask(EMBED, nodes) if self.config.score == "embeddings" else target.scores(nodes)
-                found.append(asked_for.float())
-        except BudgetExceeded as error:
-            problem = error
-        asked = torch.cat(found) if found else torch.full((1, target.n_classes), 1 / target.n_classes)
-        missing = known.n_nodes - sum(map(len, found))
-        return torch.cat([*found, asked.mean(dim=0, keepdim=True).expand(missing, -1)]), problem
-
-    def _compared(self, case: Case, known: Known, answers: Tensor, runtime: Runtime) -> Reconstruction:
+    def _compared(self, known: Known, answers: Tensor, runtime: Runtime) -> Tensor:
         distance = DISTANCES[self.config.distance]
         pairs = None if known.pairs is None else known.pairs.to(answers.device)
         alike = scores_of(answers, distance, pairs)
@@ -121,7 +83,7 @@ class LinkSimilarity:
         if self.config.score == "sum":
             features = known.features.to(answers.device)
             alike = _standard(alike) + _standard(scores_of(features, cosine, pairs))
-        return scored(case, known, alike)
+        return alike
 
     def _reference(self, known: Known, answers: Tensor, runtime: Runtime) -> Tensor:
         """Return what a perceptron answers (n, classes) that has learned the target's classes from features alone."""

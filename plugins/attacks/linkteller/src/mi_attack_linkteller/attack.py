@@ -22,24 +22,22 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from mi_graph.baselines import scored
+from mi_graph.attack import Found, StructureAttack
 from mi_graph.batch import Graphs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known
 from mi_graph.graphs import Graph
-from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
+from micore.contracts import Case, Config, Prepared
 from micore.errors import BudgetExceeded
 from micore.runtime import Runtime
 from micore.target import Target
-from micore.threat import Spending
 
 
 class LinkTellerConfig(Config):
@@ -54,39 +52,18 @@ class LinkTellerConfig(Config):
     copies: int = Field(8, ge=1, description="changed graphs that are asked about at once")
 
 
-class LinkTeller:
+class LinkTeller(StructureAttack):
     """The attack LinkTeller (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = LinkTellerConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "smoke": {}, "paper": {"delta": 1e-4}}
-    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    config: LinkTellerConfig
 
-    def __init__(self, config: LinkTellerConfig) -> None:
-        self.config = config
-
-    def prepare(self, target: Target, public: Split | None, runtime: Runtime) -> Prepared | None:
-        """Prepare nothing."""
-        return None
-
-    def run(
-        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
-    ) -> Iterator[Reconstruction]:
-        """Change the features of every node in turn, and see whose answers move.
-
-        Raises, after the case was given back: BudgetExceeded; nodes that were not changed count as without influence.
-        """
-        for case in cases:
-            known = known_of(case)
-            with target.ledger.owned_by([case.id]):
-                influence, problem = self._influences(target, known, runtime)
-            scores = self._of_pairs(influence, known.asked().to(influence.device))
-            yield replace(scored(case, known, scores), complete=problem is None)
-            if problem is not None:
-                raise problem
-
-    def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count nothing that is known before the graph is: all nodes are asked about once, and once for each node."""
-        return Forecast(preparation=Spending(), per_case=Spending())
+    def recover(self, target: Target, case: Case, prepared: Prepared | None, runtime: Runtime) -> Found:
+        """Change the features of every node in turn; nodes that were not changed count as without influence."""
+        known = known_of(case)
+        influence, problem = self._influences(target, known, runtime)
+        return Found(self._of_pairs(influence, known.asked().to(influence.device)), problem)
 
     def _influences(self, target: Target, known: Known, runtime: Runtime) -> tuple[Tensor, BudgetExceeded | None]:
         """Return the influence of each node on each, (n, n), by rows, and what stopped the asking."""

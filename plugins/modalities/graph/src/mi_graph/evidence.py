@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mi_graph.batch import Graphs
 from mi_graph.graphs import Graph, all_pairs
+from micore.contracts import Case
+from micore.errors import UsageError
+from micore.runtime import Runtime
 
 KINDS = ("features", "labels")
 """What the evidence of goal ``structure`` holds: the features of all nodes, and their true classes as well."""
@@ -43,3 +48,29 @@ class Known:
     def nodes(self, rows: Tensor | None = None) -> Graphs:
         """Name nodes of the private graph to the target's interface, which knows the edges; None: all nodes."""
         return Graphs.nodes_of(Graph.named(self.features), rows)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Nodes whose true classes an attack uses: rows, int64 (t,), and labels, int64 (t,), both on its device."""
+
+    rows: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, known: Known, share: float, case: Case, runtime: Runtime) -> Labelled:
+        """Use the classes of a share of the nodes, drawn at random.
+
+        Raises: UsageError for evidence without labels.
+        """
+        if known.labels is None:
+            raise UsageError("the attack needs the classes of nodes", hint="--evidence labels")
+        rows = torch.arange(known.n_nodes)
+        if share < 1:
+            rows = runtime.rng("labelled", case.id).permutation(known.n_nodes)[: max(1, round(share * known.n_nodes))]
+        rows = rows.cpu()
+        return cls(rows.to(runtime.device), known.labels[rows].to(runtime.device))
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Return the cross-entropy of the classes, of logits (n, classes) of all nodes."""
+        return functional.cross_entropy(logits[self.rows].float(), self.labels)
