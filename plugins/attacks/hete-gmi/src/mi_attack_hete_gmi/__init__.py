@@ -1,0 +1,1 @@
+"""HeteGMI and HomoGMI: relaxed edges that join nodes whose features and neighbourhoods are alike."""
