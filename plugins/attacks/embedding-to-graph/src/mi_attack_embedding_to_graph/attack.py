@@ -16,6 +16,8 @@ Fidelity notes (paper / authors' code / here)
   60 % of its edges, so that it is link prediction / a perceptron of embeddings, learned on another graph alone.
 - Embeddings are standardised by the public ones.
 - MNEMON has no public code; its graph auto-encoder, trained on a nearest-neighbour graph, is not here.
+
+Targets that classify whole graphs, and give embeddings of them: see `mi_attack_embedding_to_graph.whole_graphs`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mi_attack_embedding_to_graph import whole_graphs
 from mi_graph.baselines import scored
 from mi_graph.batch import Graphs
 from mi_graph.cases import known_of
@@ -45,7 +48,7 @@ ELEMENTS = 1 << 22
 """Hidden values of the decoder at once."""
 
 
-class PrepareConfig(Config):
+class PrepareConfig(whole_graphs.WholePrepareConfig):
     """Settings of the decoder."""
 
     hidden: int = Field(32, ge=1, description="width of the decoder")
@@ -53,11 +56,12 @@ class PrepareConfig(Config):
     learning_rate: float = Field(1e-2, gt=0, description="of its Adam")
 
 
-class EmbeddingToGraphConfig(PrepareConfig):
+class EmbeddingToGraphConfig(PrepareConfig, whole_graphs.WholeConfig):
     """Settings of the attack."""
 
-    evidence: Literal["features", "labels"] = Field(
-        "features", description="what is known; the attack uses no labels, its floors do"
+    evidence: Literal["features", "labels", "size"] | None = Field(
+        None,
+        description="what is known: of nodes features, or labels as well, which floors use; of whole graphs the size",
     )
 
 
@@ -65,7 +69,10 @@ class EmbeddingToGraph:
     """The attack (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = EmbeddingToGraphConfig
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "smoke": {"steps": 150}, "paper": {}}
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {}, "smoke": {"steps": 150, "graph_steps": 150},
+        "paper": {"method": "decoded", "matchings": 10},
+    }  # fmt: skip
     PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset(PrepareConfig.model_fields)
 
     def __init__(self, config: EmbeddingToGraphConfig) -> None:
@@ -76,6 +83,8 @@ class EmbeddingToGraph:
 
         Raises: DataError without a public graph that has edges; BudgetExceeded.
         """
+        if public is not None and whole_graphs.are_whole(public):
+            return whole_graphs.prepare(self.config, target, public, runtime)
         graph = public.take([0]).graphs[0] if public is not None and len(public) else None
         if graph is None or not graph.n_edges:
             raise DataError(
@@ -118,6 +127,9 @@ class EmbeddingToGraph:
         """
         if prepared is None:
             raise DataError("embedding-to-graph was not prepared")
+        if whole_graphs.is_prepared(prepared):
+            yield from whole_graphs.run(self.config.method, target, cases, prepared, runtime)
+            return
         statistics = {name: prepared.state[name].to(runtime.device) for name in ("mean", "deviation")}
         with runtime.seeded("embedding-to-graph", "restored"):
             decoder = self._decoder(len(statistics["mean"]))
@@ -137,7 +149,7 @@ class EmbeddingToGraph:
                 raise problem
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count the public nodes; a query for each private node comes on top."""
+        """Count the public nodes; a query for each private node or graph comes on top."""
         return Forecast(preparation=Spending(queries=n_public), per_case=Spending())
 
 

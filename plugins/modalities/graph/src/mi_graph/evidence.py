@@ -12,6 +12,9 @@ from mi_graph.graphs import Graph, all_pairs
 KINDS = ("features", "labels")
 """What the evidence of goal ``structure`` holds: the features of all nodes, and their true classes as well."""
 
+GRAPH_KINDS = ("size",)
+"""What it holds where the private graphs are many: how many nodes one of them has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -43,3 +46,20 @@ class Known:
     def nodes(self, rows: Tensor | None = None) -> Graphs:
         """Name nodes of the private graph to the target's interface, which knows the edges; None: all nodes."""
         return Graphs.nodes_of(Graph.named(self.features), rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownGraph:
+    """What is known of one of many private graphs: which it is, and its number of nodes; no edge, no feature."""
+
+    number: int
+    n_nodes: int
+
+    @property
+    def kind(self) -> str:
+        """What it is called: one of `GRAPH_KINDS`."""
+        return GRAPH_KINDS[0]
+
+    def graph(self) -> Graphs:
+        """Name the graph to the target's interface, which knows it."""
+        return Graphs.whole([Graph.numbered(self.number, self.n_nodes)])
