@@ -106,7 +106,7 @@ def _cosine(one: Tensor, two: Tensor) -> float:
 
 
 def _bins(shares: Tensor) -> Tensor:
-    return (shares * BINS).long().clamp(max=BINS - 1)
+    return (shares * BINS + 1e-9).long().clamp(max=BINS - 1)  # 0.3 is the lower end of a bin, not below it
 
 
 def clustering(graph: Graph) -> Tensor:
