@@ -132,6 +132,8 @@ def test_each_private_graph_is_a_case_that_names_it() -> None:
     assert torch.equal(found.edges, PRIVATE[5].edges)
     assert found.features.shape == (PRIVATE[5].n_nodes, 0)
     assert found.scores is None
+    stored = [replace(case, evidence=None) for case in cases]
+    assert truths(stored, DATA)["graph-5"].sample == truths(cases, DATA)["graph-5"].sample
 
 
 def test_what_fits_no_case_is_refused() -> None:

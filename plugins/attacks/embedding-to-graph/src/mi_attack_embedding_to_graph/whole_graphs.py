@@ -1,7 +1,7 @@
 """Whole graphs from their embeddings, by a decoder that was learned on public graphs.
 
 Zhang, Chen, Backes, Shen, Zhang: "Inference Attacks Against Graph Neural Networks", USENIX Security 2022
-(arXiv:2110.02631), section 5: graph reconstruction, with the decoder of GraphVAE (arXiv:1802.03480).
+(arXiv:2110.02631): graph reconstruction, with the decoder of GraphVAE (arXiv:1802.03480).
 
 Threat model: an interface that gives the embedding of a graph that it is sent, and of a private one that is named; the
 number of nodes of the private graph; public graphs of the same kind.

@@ -1,10 +1,10 @@
 """Recovered whole graphs against private ones, whatever the order of their nodes.
 
-Zhang et al.: "Inference Attacks Against Graph Neural Networks", USENIX Security 2022, section 5: histograms and the
+Zhang et al.: "Inference Attacks Against Graph Neural Networks", USENIX Security 2022: histograms and the
 Weisfeiler-Lehman kernel.
 
-- ``wl-kernel``: the normalised subtree kernel of 10 rounds, from nodes that all have one colour: 1 means that no round
-  tells both graphs apart. The headline.
+- ``wl-kernel``: the normalised subtree kernel of 10 rounds, which begins with degrees: 1 means that no round tells both
+  graphs apart. The headline.
 - ``gain``: the kernel above the best floor, which is the one with the highest mean; both of the same cases.
 - ``degree-cosine``, ``clustering-cosine``: cosines of histograms of degrees, and of clustering coefficients (10 bins).
   High for any graph of the kind: graphs without triangles all have 1.

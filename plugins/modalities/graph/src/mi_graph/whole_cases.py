@@ -14,6 +14,7 @@ from micore.contracts import Case, Reconstruction, Truth
 from micore.errors import UsageError
 from micore.kit.choice import read_rows
 
+PREFIX = "graph-"
 SPREAD = 50
 """How many private graphs a run attacks when the user chooses none: the first ones, in an order that is random."""
 
@@ -32,7 +33,7 @@ def whole_cases(dataset: GraphsDataset, choice: str | None, evidence: str | None
     graphs = dataset.split("private").graphs
     rows = list(range(min(SPREAD, len(graphs)))) if choice is None else read_rows(choice, len(graphs))
     return [
-        Case(id=f"graph-{row}", goal="structure", evidence=KnownGraph(number=row, n_nodes=graphs[row].n_nodes))
+        Case(id=f"{PREFIX}{row}", goal="structure", evidence=KnownGraph(number=row, n_nodes=graphs[row].n_nodes))
         for row in rows
     ]
 
@@ -50,7 +51,12 @@ def known_graph_of(case: Case) -> KnownGraph:
 def whole_truths(cases: Sequence[Case], dataset: GraphsDataset) -> dict[str, Truth]:
     """Return the private graph behind each case, without features; no scores, as the order of nodes means nothing."""
     graphs = dataset.split("private").graphs
-    return {case.id: Truth(sample=bare(graphs[known_graph_of(case).number])) for case in cases}
+    return {case.id: Truth(sample=bare(graphs[_row_of(case)])) for case in cases}
+
+
+def _row_of(case: Case) -> int:
+    """Return which private graph a case is about: also of a case that a run has stored, without its evidence."""
+    return int(case.id.removeprefix(PREFIX))
 
 
 def bare(graph: Graph) -> Graphs:
