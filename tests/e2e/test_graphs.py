@@ -1,4 +1,7 @@
-"""Whole runs on graphs: from ``mi train`` to the report, with a defense and edges that the target never saw."""
+"""Whole runs on graphs: from ``mi train`` to the report, with a defense and edges that the target never saw.
+
+On one private graph, then on many.
+"""
 
 from __future__ import annotations
 
@@ -89,3 +92,74 @@ def test_what_does_not_fit_is_refused(place, target):
         api.attack("link-similarity", model=target, classes="3", output=place / "choice", device="cpu")
     with pytest.raises(ModelError, match="is for modality image"):
         api.attack("plmi", model=target, output=place / "other", device="cpu")
+
+
+# many private graphs ----------------------------------------------------------------------------------------------
+
+WHOLE_FLOORS = {"erdos-renyi", "random-public", "public-of-size"}
+
+
+@pytest.fixture(scope="module")
+def classifier(place):
+    path = place / "gin.safetensors"
+    api.train(data="motifs", model="gin", output=path, device="cpu")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(place, classifier):
+    return api.attack("embedding-to-graph", model=classifier, output=place / "whole", device="cpu")
+
+
+def test_a_network_learns_to_tell_graphs_apart(classifier):
+    card = Bundle.load(classifier).card
+    assert card.input.options == {"task": "graph"}
+    assert card.metrics["holdout_accuracy"] > 0.65
+
+
+def test_whole_graphs_stand_beside_public_ones(whole):
+    for name, margin in (("degree-cosine", 0.04), ("wl-kernel", 0.01)):
+        found = figures(whole, name)
+        assert found.keys() == {"attack", *WHOLE_FLOORS}
+        assert found["attack"] > max(found[floor] for floor in WHOLE_FLOORS) + margin
+    error = figures(whole, "edge-count-error")
+    assert error["attack"] < 0.5 * min(error[floor] for floor in WHOLE_FLOORS)
+    assert whole.manifest["evidence"] == "size"
+
+
+def test_each_private_graph_costs_one_query_and_each_public_one_as_well(whole):
+    cases = whole.manifest["cases"]
+    assert len(cases) == 50
+    assert {case["spending"]["queries"] for case in cases} == {1}
+    assert whole.manifest["ledger"]["total"]["queries"] == 50 + 120
+
+
+def test_the_report_shows_private_and_recovered_graphs(whole, place):
+    page = place / "whole.html"
+    assert call(place, "report", whole.directory, "--html", page, "--show-private").exit_code == 0
+    text = page.read_text()
+    assert "<svg" in text
+    assert "> missed <" not in text
+    assert "same_edges" in text
+    assert len(list((whole.directory / "samples").glob("*.svg"))) == 50
+
+
+def test_the_authors_way_runs_on_chosen_graphs(place, classifier):
+    options = {"graph_steps": 40, "matchings": 1}
+    run = api.attack(
+        "embedding-to-graph", model=classifier, preset="paper", options=options, classes="3,7-8",
+        output=place / "paper", device="cpu",
+    )  # fmt: skip
+    assert [case["id"] for case in run.manifest["cases"]] == ["graph-3", "graph-7", "graph-8"]
+
+
+def test_what_does_not_fit_many_graphs_is_refused(place, classifier):
+    with pytest.raises(UsageError, match="not the 'features' are known, but their size"):
+        api.attack("link-similarity", model=classifier, output=place / "no", device="cpu")
+    with pytest.raises(UsageError, match="on 120 private samples"):
+        api.attack("embedding-to-graph", model=classifier, classes="120", output=place / "no", device="cpu")
+    with pytest.raises(AccessDenied):
+        api.attack("embedding-to-graph", model=classifier, access="label", output=place / "no", device="cpu")
+    with pytest.raises(ModelError, match="this network classifies many"):
+        api.train(data="motifs", model="gcn", defenses=["edge-rand"], output=place / "no.safetensors", device="cpu")
+    assert not (place / "no").exists()

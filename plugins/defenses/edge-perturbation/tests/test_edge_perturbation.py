@@ -10,13 +10,15 @@ from torch import nn
 
 from mi_defense_edge_perturbation.defense import DegreePreserving, EdgeRand, PrivateEdgesConfig, SwapConfig
 from mi_defense_edge_perturbation.perturbing import LARGEST, noisy, randomised, swapped
-from mi_graph.adapter import DeployedAdapter, GraphAdapter
+from mi_graph.adapter import TASK, DeployedAdapter, GraphAdapter
 from mi_graph.batch import Graphs
 from mi_graph.datasets.bundled import open_blocks
 from mi_graph.evidence import Known
 from mi_graph.graphs import Graph, n_pairs, places_of
+from mi_graph.networks import gcn
 from micore.contracts import Defense
 from micore.errors import ModelError
+from micore.inputs import InputSpec
 from micore.registry import Registry
 from micore.runtime import Random, Runtime
 from micore.testing.lab import Lab, restored, train_toy
@@ -119,3 +121,10 @@ def test_other_networks_are_refused() -> None:
     defense: Defense = EdgeRand(PrivateEdgesConfig())
     with pytest.raises(ModelError, match="Linear is no network of mi-graph"):
         defense.adapt_model(nn.Linear(1, 1))
+
+
+def test_networks_of_many_graphs_are_refused() -> None:
+    """They have no graph of their own: the edges that are asked about would stay as they are."""
+    network = gcn(2, InputSpec(shape=(3,), options={TASK: "graph"}))
+    with pytest.raises(ModelError, match="this network classifies many"):
+        EdgeRand(PrivateEdgesConfig()).adapt_model(network)

@@ -16,11 +16,13 @@ Fidelity notes (paper / authors' code / here)
   60 % of its edges, so that it is link prediction / a perceptron of embeddings, learned on another graph alone.
 - Embeddings are standardised by the public ones.
 - MNEMON has no public code; its graph auto-encoder, trained on a nearest-neighbour graph, is not here.
+
+Targets that classify whole graphs, and give embeddings of them: see `mi_attack_embedding_to_graph.whole_graphs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,13 +30,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mi_attack_embedding_to_graph import whole_graphs
 from mi_graph.attack import Found, StructureAttack, ask_nodes, filled
 from mi_graph.batch import Graphs
 from mi_graph.cases import known_of
 from mi_graph.graphs import Graph
 from mi_graph.networks import EMBED
 from mi_graph.similarity import scores_of
-from micore.contracts import Case, Config, Forecast, Prepared, Split
+from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
 from micore.runtime import Runtime
 from micore.target import Target
@@ -44,7 +47,7 @@ ELEMENTS = 1 << 22
 """Hidden values of the decoder at once."""
 
 
-class PrepareConfig(Config):
+class PrepareConfig(whole_graphs.WholePrepareConfig):
     """Settings of the decoder."""
 
     hidden: int = Field(32, ge=1, description="width of the decoder")
@@ -52,11 +55,12 @@ class PrepareConfig(Config):
     learning_rate: float = Field(1e-2, gt=0, description="of its Adam")
 
 
-class EmbeddingToGraphConfig(PrepareConfig):
+class EmbeddingToGraphConfig(PrepareConfig, whole_graphs.WholeConfig):
     """Settings of the attack."""
 
-    evidence: Literal["features", "labels"] = Field(
-        "features", description="what is known; the attack uses no labels, its floors do"
+    evidence: Literal["features", "labels", "size"] | None = Field(
+        None,
+        description="what is known: of nodes features, or labels as well, which floors use; of whole graphs the size",
     )
 
 
@@ -64,7 +68,10 @@ class EmbeddingToGraph(StructureAttack):
     """The attack (see the module's documentation)."""
 
     Config: ClassVar[type[Config]] = EmbeddingToGraphConfig
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "smoke": {"steps": 150}, "paper": {}}
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {}, "smoke": {"steps": 150, "graph_steps": 150},
+        "paper": {"method": "decoded", "matchings": 10},
+    }  # fmt: skip
     PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset(PrepareConfig.model_fields)
     config: EmbeddingToGraphConfig
 
@@ -73,6 +80,8 @@ class EmbeddingToGraph(StructureAttack):
 
         Raises: DataError without a public graph that has edges; BudgetExceeded.
         """
+        if public is not None and whole_graphs.are_whole(public):
+            return whole_graphs.prepare(self.config, target, public, runtime)
         graph = public.take([0]).graphs[0] if public is not None and len(public) else None
         if graph is None or not graph.n_edges:
             raise DataError(
@@ -105,6 +114,18 @@ class EmbeddingToGraph(StructureAttack):
                 optimizer.step()
                 report(step + 1)
 
+    def run(
+        self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
+    ) -> Iterator[Reconstruction]:
+        """Recover the graph of each case, from its nodes' embeddings or, of many graphs, from its own.
+
+        Raises: DataError before `prepare`; BudgetExceeded, after what was found until then.
+        """
+        if prepared is not None and whole_graphs.is_prepared(prepared):
+            yield from whole_graphs.run(self.config.method, target, cases, prepared, runtime)
+        else:
+            yield from super().run(target, cases, prepared, runtime)
+
     @torch.no_grad()
     def recover(self, target: Target, case: Case, prepared: Prepared | None, runtime: Runtime) -> Found:
         """Read the edges from the embeddings of the nodes; nodes without one count as embedded like the mean.
@@ -128,7 +149,7 @@ class EmbeddingToGraph(StructureAttack):
         return runtime.place(decoder)
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
-        """Count the public nodes; a query for each private node comes on top."""
+        """Count the public nodes; a query for each private node or graph comes on top."""
         return Forecast(preparation=Spending(queries=n_public), per_case=Spending())
 
 

@@ -15,8 +15,8 @@ def mi_attacks() -> Iterable[AttackSpec]:
         AttackSpec(
             name="embedding-to-graph",
             target="mi_attack_embedding_to_graph.attack:EmbeddingToGraph",
-            summary="A decoder that was learned on a public graph reads edges from node embeddings",
-            paper="Duddu et al., MobiQuitous 2020 (arXiv:2010.00906)",
+            summary="A decoder learned on public graphs reads edges from node embeddings, or whole graphs from theirs",
+            paper="Duddu et al., MobiQuitous 2020 (arXiv:2010.00906); Zhang et al., USENIX Security 2022",
             modality="graph",
             goal="structure",
             access=Access.SCORES,

@@ -57,10 +57,14 @@ class ChangedEdges(Defense):
     def adapt_model(self, module: nn.Module) -> nn.Module:
         """Let the network ask for the edges of its own graph.
 
-        Raises: ModelError for another network than those of `mi_graph.networks`.
+        Raises: ModelError for another network than those of `mi_graph.networks`, and for one of whole graphs.
         """
         if not isinstance(module, GraphNetwork):
             raise ModelError(f"{type(module).__name__} is no network of mi-graph: its edges cannot be changed")
+        if module.head is not None:
+            raise ModelError(
+                "the edges of one private graph are changed; this network classifies many", hint="leave --defense out"
+            )
         module.own_edges = self.edges
         return module
 

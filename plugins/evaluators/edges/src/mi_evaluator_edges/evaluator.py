@@ -11,6 +11,8 @@
 - ``degree-correlation``: of each node's edges among the recovered with those it has.
 
 Intervals are over nodes, drawn again with all their pairs (2.5 to 97.5 %).
+
+Where the private graphs are many the figures are others: see `mi_evaluator_edges.whole`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mi_evaluator_edges import whole
 from mi_graph.baselines import EQUAL_KNOWLEDGE
 from mi_graph.graphs import Graph, all_pairs
 from mi_graph.measures import Ranking
@@ -106,6 +109,8 @@ class EdgesEvaluator:
 
         Raises: DataError for a case without a truth, or a graph of another size.
         """
+        if whole.is_whole(reference):
+            return whole.measured(subjects, reference)
         found: list[Measurement] = []
         case_ids = [item.case.id for item in subjects[0].reconstructions]
         judged = {subject.name: _judged(subject, reference) for subject in subjects}

@@ -15,7 +15,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
         EvaluatorSpec(
             name="edges",
             target="mi_evaluator_edges.evaluator:EdgesEvaluator",
-            summary="AUC and precision of recovered edges, the gain over having no target, kept edges against removed",
+            summary="Recovered edges (AUC, precision) or whole graphs (kernel, histograms), and the gain over no target",
             modality="graph",
             goals=("structure",),
             needs=("truth",),

@@ -68,17 +68,20 @@ class GraphAdapter:
         """Return the graphs of samples side by side, and what is asked about."""
         batch = samples if isinstance(samples, Graphs) else joined(samples)
         self._check(batch)
-        sizes = torch.tensor([graph.n_nodes for graph in batch.graphs], dtype=torch.int64)
+        graphs = batch.graphs
+        if self.spec.options[TASK] == "graph":  # a batch holds equal graphs once, and each of them is asked about
+            graphs = tuple(graphs[owner] for owner in batch.owners.tolist())
+        sizes = torch.tensor([graph.n_nodes for graph in graphs], dtype=torch.int64)
         starts = sizes.cumsum(0) - sizes
-        edges = torch.cat([graph.edges + start for graph, start in zip(batch.graphs, starts, strict=True)], dim=1)
-        relaxed = batch.graphs[0].weights if len(batch.graphs) == 1 else None
+        edges = torch.cat([graph.edges + start for graph, start in zip(graphs, starts, strict=True)], dim=1)
+        relaxed = graphs[0].weights if len(graphs) == 1 else None
         return GraphInputs(
-            features=torch.cat([graph.features for graph in batch.graphs]),
+            features=torch.cat([graph.features for graph in graphs]),
             edge_index=torch.cat([edges, edges.flip(0)], dim=1),
             graph_of=torch.arange(len(sizes)).repeat_interleave(sizes),
             rows=starts[batch.owners] + batch.nodes if self.spec.options[TASK] == "node" else None,
             n_graphs=len(sizes), weights=relaxed,
-            home=all(graph.home for graph in batch.graphs),
+            home=all(graph.home for graph in graphs),
         )  # fmt: skip
 
     def _check(self, batch: Graphs) -> None:
@@ -92,9 +95,10 @@ class GraphAdapter:
             raise ModelError(f"the model takes {width} features of a node, not {wrong.features.shape[1]}")
         if is_node_task and bool((batch.nodes == WHOLE).any()):
             raise ModelError("the model classifies nodes, not whole graphs")
-        if not is_node_task and (bool((batch.nodes != WHOLE).any()) or len(batch) != len(batch.graphs)):
-            raise ModelError("the model classifies whole graphs, each once in a batch, not nodes")
-        if len(batch.graphs) > 1 and any(graph.weights is not None for graph in batch.graphs):
+        if not is_node_task and bool((batch.nodes != WHOLE).any()):
+            raise ModelError("the model classifies whole graphs, not nodes")
+        many = len(batch.graphs) > 1 or (not is_node_task and len(batch) > 1)
+        if many and any(graph.weights is not None for graph in batch.graphs):
             raise ModelError("relaxed graphs are asked about one by one")
 
 
@@ -120,3 +124,29 @@ class DeployedAdapter:
         if graph.n_nodes != self.n_nodes:
             raise ModelError(f"the private graph has {self.n_nodes} nodes, not {graph.n_nodes}")
         return Graph(graph.features, self.edges, home=True)
+
+
+@dataclass(frozen=True)
+class DeployedGraphs:
+    """What the interface of a target does that was trained on many private graphs: it knows those that are numbered.
+
+    Raises: ModelError for numbers that no graph has, and for another number of nodes.
+    """
+
+    inner: GraphAdapter
+    graphs: tuple[Graph, ...]
+
+    def __call__(self, samples: Graphs | Sequence[Graphs]) -> GraphInputs:
+        """Return the inputs, with the private graphs where they are named."""
+        batch = samples if isinstance(samples, Graphs) else joined(samples)
+        return self.inner(replace(batch, graphs=tuple(map(self._known, batch.graphs))))
+
+    def _known(self, graph: Graph) -> Graph:
+        if not graph.private:
+            return graph
+        if graph.number is None or not 0 <= graph.number < len(self.graphs):
+            raise ModelError(f"there is no private graph {graph.number}, they count from 0 to {len(self.graphs) - 1}")
+        known = self.graphs[graph.number]
+        if known.n_nodes != graph.n_nodes:
+            raise ModelError(f"private graph {graph.number} has {known.n_nodes} nodes, not {graph.n_nodes}")
+        return known

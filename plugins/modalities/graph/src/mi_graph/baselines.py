@@ -9,9 +9,11 @@ from torch import Tensor
 
 from mi_graph.batch import Graphs
 from mi_graph.cases import graph_data, known_of
+from mi_graph.datasets.many import GraphsDataset
 from mi_graph.evidence import Known
 from mi_graph.graphs import Graph, likeliest
 from mi_graph.similarity import cosine, same, scores_of
+from mi_graph.whole_baselines import whole_floors
 from micore.contracts import Case, Dataset, Reconstruction
 
 LABEL_WEIGHT = 0.5
@@ -35,8 +37,11 @@ def floors(cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Sequence[Rec
     """Return for each case what its evidence gives without a target, and what an order of nodes or degrees would.
 
     ``feature-cosine``, with labels ``same-label`` and ``cosine-and-label``; ``node-index``: neighbouring numbers, which
-    tell nothing where nodes stand in a random order; ``degree-product``: what true degrees would tell.
+    tell nothing where nodes stand in a random order; ``degree-product``: what true degrees would tell. Where the
+    private graphs are many: `mi_graph.whole_baselines.whole_floors`.
     """
+    if isinstance(dataset, GraphsDataset):
+        return whole_floors(cases, dataset)
     private = graph_data(dataset).graph
     found = {}
     for name, score in FLOORS.items():

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from mi_graph.batch import Graphs
 from mi_graph.datasets.dataset import NodeDataset
+from mi_graph.datasets.many import GraphsDataset
 from mi_graph.evidence import KINDS, Known
 from mi_graph.graphs import Graph, n_pairs, ordered, places_of
+from mi_graph.whole_cases import whole_cases, whole_truths
 from micore.contracts import Case, Dataset, Truth
 from micore.errors import UsageError
 from micore.runtime import Random, derive_seed
@@ -23,10 +25,12 @@ NEGATIVES = 20
 
 
 def structure_cases(dataset: Dataset | None, choice: str | None, evidence: str | None) -> list[Case]:
-    """Return the one case of goal ``structure``: the private graph.
+    """Return the one case of goal ``structure``, the private graph; one for each where these are many.
 
     Raises: UsageError without a data set of graphs, and for a choice or evidence that does not fit.
     """
+    if isinstance(dataset, GraphsDataset):
+        return whole_cases(dataset, choice, evidence)
     kind = evidence or KINDS[0]
     if kind not in KINDS:
         raise UsageError(f"--evidence {kind}: goal 'structure' has none such", hint="one of " + ", ".join(KINDS))
@@ -73,6 +77,8 @@ def known_of(case: Case) -> Known:
 
 def truths(cases: Sequence[Case], dataset: Dataset) -> dict[str, Truth]:
     """Return the private graph behind each case; its scores tell edges (1), removed ones (0.5) and other pairs (0)."""
+    if isinstance(dataset, GraphsDataset):
+        return whole_truths(cases, dataset)
     private = graph_data(dataset)
     pairs = asked_pairs(private)
     return {case.id: Truth(sample=Graphs.whole([marked(private, pairs)])) for case in cases if case.goal == "structure"}

@@ -17,6 +17,9 @@ from micore.runtime import Runtime
 KINDS = ("features", "labels")
 """What the evidence of goal ``structure`` holds: the features of all nodes, and their true classes as well."""
 
+GRAPH_KINDS = ("size",)
+"""What it holds where the private graphs are many: how many nodes one of them has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -74,3 +77,20 @@ class Labelled:
     def loss(self, logits: Tensor) -> Tensor:
         """Return the cross-entropy of the classes, of logits (n, classes) of all nodes."""
         return functional.cross_entropy(logits[self.rows].float(), self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownGraph:
+    """What is known of one of many private graphs: which it is, and its number of nodes; no edge, no feature."""
+
+    number: int
+    n_nodes: int
+
+    @property
+    def kind(self) -> str:
+        """What it is called: one of `GRAPH_KINDS`."""
+        return GRAPH_KINDS[0]
+
+    def graph(self) -> Graphs:
+        """Name the graph to the target's interface, which knows it."""
+        return Graphs.whole([Graph.numbered(self.number, self.n_nodes)])

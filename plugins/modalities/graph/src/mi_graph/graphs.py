@@ -19,8 +19,8 @@ class Graph:
     scores: float32 (p,), how sure an attack is that pairs are edges; pairs: which pairs these are, int64 (2, p) like
     edges, None: all of them (`all_pairs`). weights: a relaxed adjacency (n, n) that takes the place of the edges and
     through which gradients flow, for white-box attacks. private: the edges are those of the target's own graph, which
-    only its interface knows (`Graph.named`). home: it is the target's own graph, whose edges a defense may have
-    changed.
+    only its interface knows (`Graph.named`). number: which of the target's private graphs it is, where these are many
+    (`Graph.numbered`). home: it is the target's own graph, whose edges a defense may have changed.
 
     Raises: ValueError when the parts do not fit each other.
     """
@@ -32,11 +32,17 @@ class Graph:
     weights: Tensor | None = None
     private: bool = False
     home: bool = False
+    number: int | None = None
 
     @classmethod
     def named(cls, features: Tensor) -> Graph:
         """Return the private graph as its adversary names it: features (n, F) without the edges."""
         return cls(features, torch.empty(2, 0, dtype=torch.int64), private=True)
+
+    @classmethod
+    def numbered(cls, number: int, n_nodes: int) -> Graph:
+        """Return one of many private graphs as its adversary names it: neither with features nor with edges."""
+        return cls(torch.empty(n_nodes, 0), torch.empty(2, 0, dtype=torch.int64), private=True, number=number)
 
     def __post_init__(self) -> None:
         n, edges = self.n_nodes, self.edges
@@ -65,7 +71,8 @@ class Graph:
         """Hash of the content, 64 hex digits."""
         parts = (self.features, self.edges, self.scores, self.pairs, self.weights)
         shapes = [None if part is None else list(part.shape) for part in parts]
-        return digest(self.private, shapes, *map(_bytes, parts))
+        named = self.private if self.number is None else self.number
+        return digest(named, shapes, *map(_bytes, parts))
 
     def degrees(self) -> Tensor:
         """Return how many edges each node has, int64 (n,)."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from mi_graph import baselines
-from mi_graph.adapter import DeployedAdapter, GraphAdapter
+from mi_graph.adapter import DeployedAdapter, DeployedGraphs, GraphAdapter
 from mi_graph.augment import augment
 from mi_graph.batch import Graphs, joined, pack, unpack
 from mi_graph.cases import graph_data, structure_cases, truths
+from mi_graph.datasets.many import GraphsDataset
 from mi_graph.overlap import measure_overlap
 from mi_graph.previews import export_graphs, fragment
 from micore.contracts import Case, Dataset, Reconstruction, Truth
@@ -42,9 +43,9 @@ class GraphModality:
         choice: str | None,
         evidence: str | None = None,
     ) -> list[Case]:
-        """Return what a run of goal ``structure`` attacks: the private graph, with what is known of it.
+        """Return what a run of goal ``structure`` attacks: the private graph, or each of many, with what is known.
 
-        evidence: ``features`` of all nodes, or ``labels``, their true classes as well.
+        evidence: ``features`` of all nodes, or ``labels``, their true classes as well; of many graphs their ``size``.
 
         Raises: UsageError for another goal, and when choice or evidence do not fit.
         """
@@ -52,14 +53,16 @@ class GraphModality:
             raise UsageError(f"goal {goal!r} is not there for graphs", hint="structure")
         return structure_cases(dataset, choice, evidence)
 
-    def deployed(self, adapter: Callable[[Graphs], Any], dataset: Dataset) -> DeployedAdapter:
-        """Return the conversion that the target's interface makes: it knows the edges of the private graph.
+    def deployed(self, adapter: Callable[[Graphs], Any], dataset: Dataset) -> DeployedAdapter | DeployedGraphs:
+        """Return the conversion that the target's interface makes: it knows the private graph, or all of them.
 
         Raises: UsageError for a data set without one.
         """
-        private = graph_data(dataset).graph
         if not isinstance(adapter, GraphAdapter):
             raise TypeError(f"{type(adapter).__name__} converts no graphs")
+        if isinstance(dataset, GraphsDataset):
+            return DeployedGraphs(adapter, dataset.split("private").graphs)
+        private = graph_data(dataset).graph
         return DeployedAdapter(adapter, private.edges, private.n_nodes)
 
     def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
@@ -90,7 +93,7 @@ class GraphModality:
         return joined(parts)
 
     def overlap(self, dataset: Dataset) -> Mapping[str, Any]:
-        """Count public nodes that look like private ones; see `measure_overlap`."""
+        """Count public nodes or graphs that look like private ones; see `measure_overlap`."""
         return measure_overlap(dataset)
 
     def export(self, samples: Mapping[str, Graphs], directory: Path) -> list[Path]:
@@ -105,8 +108,12 @@ class GraphModality:
         return fragment(samples, limit)
 
     def show_against(self, truth: Graphs, samples: Graphs, limit: int) -> str:
-        """Return drawings of up to ``limit`` samples with right, missed and false edges."""
-        return fragment(samples, limit, truth.graphs[0])
+        """Return drawings of up to ``limit`` samples with right, missed and false edges.
+
+        Of graphs that are right in any order of their nodes no edge is right or false: they are drawn alone.
+        """
+        graph = truth.graphs[0]
+        return fragment(samples, limit, None if graph.scores is None else graph)
 
     def toy(self) -> list[ToySetting]:
         """Return the planted problem that conformance checks attack and defend."""

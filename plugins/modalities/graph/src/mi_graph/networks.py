@@ -81,13 +81,13 @@ Kind = Callable[[int, int], nn.Module]
 
 
 EMBED, EXPLAIN = "embed", "explain"
-"""Services: hidden features of nodes; which of their features the answers rest on."""
+"""Services: hidden features of nodes or graphs; which of nodes' features the answers rest on."""
 
 
 class GraphNetwork(nn.Module):
     """Convolutions, then one logit for each class: of nodes by a last convolution, of graphs by their mean node.
 
-    Its interface also gives, of nodes, hidden features and explanations.
+    Its interface also gives hidden features, of a graph those of its mean node, and of nodes explanations.
     """
 
     services: ClassVar[Mapping[str, Access]] = {EMBED: Access.SCORES, EXPLAIN: Access.SCORES}
@@ -105,19 +105,26 @@ class GraphNetwork(nn.Module):
         self.own_edges: Callable[[], Tensor | None] | None = None
 
     def serve(self, name: str, inputs: GraphInputs, **options: Any) -> Tensor:
-        """Return the hidden features (B, width) of nodes, or their explanations (B, F).
+        """Return the hidden features (B, width) of nodes or graphs, or explanations (B, F) of nodes.
 
-        Raises: UsageError for whole graphs.
+        Raises: UsageError for explanations of whole graphs.
         """
+        if name == EMBED:
+            return self._pooled(inputs) if inputs.rows is None else self._hidden(inputs)[inputs.rows]
         if inputs.rows is None:
             raise UsageError(f"{name} is there for nodes, not for whole graphs")
-        return self._hidden(inputs)[inputs.rows] if name == EMBED else self._explained(inputs, inputs.rows)
+        return self._explained(inputs, inputs.rows)
 
     def _hidden(self, inputs: GraphInputs) -> Tensor:
         values, edges = inputs.features, self._edges(inputs)
         for conv in list(self.convolutions)[:-1]:
             values = functional.relu(conv(values, edges))
         return values
+
+    def _pooled(self, inputs: GraphInputs) -> Tensor:
+        """Return what the last layer sees of whole graphs: the mean over nodes of what the convolutions give."""
+        pooled: Tensor = global_mean_pool(functional.relu(self._convolved(inputs)), inputs.graph_of, inputs.n_graphs)
+        return pooled
 
     def _explained(self, inputs: GraphInputs, rows: Tensor) -> Tensor:
         """Return how much each feature speaks for the likeliest class of each node, whichever node has it.
@@ -145,17 +152,21 @@ class GraphNetwork(nn.Module):
         n = len(inputs.graph_of) // inputs.n_graphs
         return torch.cat([edges + n * copy for copy in range(inputs.n_graphs)], dim=1)
 
-    def forward(self, inputs: GraphInputs) -> Tensor:
-        """Return the logits of the nodes or graphs that are asked about, (B, classes)."""
+    def _convolved(self, inputs: GraphInputs) -> Tensor:
         values, edges = inputs.features, self._edges(inputs)
         for place, conv in enumerate(self.convolutions):
             if place:
                 values = functional.dropout(functional.relu(values), self.dropout, self.training)
             values = conv(values, edges)
-        if self.head is None:
-            return values if inputs.rows is None else values[inputs.rows]
-        logits: Tensor = self.head(global_mean_pool(functional.relu(values), inputs.graph_of, inputs.n_graphs))
-        return logits
+        return values
+
+    def forward(self, inputs: GraphInputs) -> Tensor:
+        """Return the logits of the nodes or graphs that are asked about, (B, classes)."""
+        if self.head is not None:
+            logits: Tensor = self.head(self._pooled(inputs))
+            return logits
+        values = self._convolved(inputs)
+        return values if inputs.rows is None else values[inputs.rows]
 
 
 def _build(

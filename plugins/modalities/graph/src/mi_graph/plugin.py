@@ -38,6 +38,10 @@ def mi_datasets() -> Iterable[DatasetSpec]:
         _dataset("npz", "files:open_npz", "npz:PATH, a graph as sparse matrices in a numpy archive", "see the file"),
         _dataset("planetoid", "files:open_planetoid", "planetoid:DIR/ind.NAME, Planetoid's files", "see the files"),
         _dataset("edgelist", "files:open_edgelist", "edgelist:PATH, your graph, with a CSV of its nodes", "your own"),
+        _dataset("motifs", "motifs:open_motifs", "Drawn small graphs, told apart by a shape in them, bundled",
+                 "Apache-2.0", bundled=True, has_public=True),
+        _dataset("tu", "tu:open_tu", "tu:PATH, many graphs, a TU data set's folder or zip", "see the data",
+                 has_public=True),
         _dataset("pyg", "files:open_pyg", "pyg:PATH, one graph that PyTorch Geometric has processed", "see the data"),
     ]  # fmt: skip
 

@@ -9,9 +9,10 @@ with warnings.catch_warnings():
     from torch_geometric.data import Data
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import GlobalStorage
+    from torch_geometric.io import read_tu_data
     from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv, global_mean_pool
 
 __all__ = [
     "Data", "DataEdgeAttr", "DataTensorAttr", "GATConv", "GCNConv", "GINConv", "GlobalStorage", "SAGEConv",
-    "global_mean_pool",
+    "global_mean_pool", "read_tu_data",
 ]  # fmt: skip

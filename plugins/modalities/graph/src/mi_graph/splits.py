@@ -45,3 +45,33 @@ class NodeSplit:
         """Hash of graph, nodes and labels, 64 hex digits."""
         labels = b"" if self.labels is None else self.labels.numpy().tobytes()
         return digest(self.graph.fingerprint, self.nodes.numpy().tobytes(), labels)
+
+
+@dataclass(frozen=True)
+class GraphSplit:
+    """Whole graphs (`micore.contracts.Split`).
+
+    graphs: N of them; labels: int64 (N,), or None.
+
+    Raises: ValueError when labels do not fit.
+    """
+
+    graphs: tuple[Graph, ...]
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and self.labels.shape != (len(self.graphs),):
+            raise ValueError(f"{len(self.labels)} labels for {len(self.graphs)} graphs")
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def take(self, indices: Sequence[int] | Tensor) -> Graphs:
+        """Return these graphs."""
+        return Graphs.whole([self.graphs[row] for row in torch.as_tensor(indices, dtype=torch.int64).tolist()])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of graphs and labels, 64 hex digits."""
+        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
+        return digest([graph.fingerprint for graph in self.graphs], labels)

@@ -1,16 +1,21 @@
-"""The planted problem that conformance checks attack and defend: a small graph of communities."""
+"""The planted problems that conformance checks attack and defend: a small graph of communities, and small graphs."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import torch
 from torch import Tensor
 
 from mi_graph.batch import Graphs
 from mi_graph.cases import marked
+from mi_graph.colours import colour_counts, kernel
 from mi_graph.datasets.bundled import open_blocks
+from mi_graph.datasets.motifs import open_motifs
 from mi_graph.graphs import Graph, likeliest, n_pairs, places_of
 from mi_graph.measures import auc
-from mi_graph.networks import gcn, sage
+from mi_graph.networks import gcn, gin, sage
+from mi_graph.whole_cases import known_graph_of
 from micore.artifacts import PluginUse
 from micore.contracts import Case, Samples
 from micore.kit.training import TrainingConfig
@@ -24,7 +29,7 @@ TRAINING = TrainingConfig.model_validate({
 
 
 def toys() -> list[ToySetting]:
-    """Return the problem of goal ``structure``: whose edges does a GCN that classifies nodes give away?"""
+    """Return the problems of goal ``structure``: a GCN that classifies nodes gives edges away; and `_many`."""
     private = open_blocks(None, nodes=NODES, groups=3, degree=4.0, words=24, per_class=15, topical=0.6, homophily=0.9)
     truth = marked(private, None)
 
@@ -45,7 +50,8 @@ def toys() -> list[ToySetting]:
             problem=problem,
             noise=_noise,
             training=TRAINING,
-        )
+        ),
+        _many(),
     ]
 
 
@@ -71,3 +77,31 @@ def _noise(n: int, rng: Random) -> Graphs:
     scores = [rng.uniform((n_pairs(NODES),)) for _ in range(n)]
     features = torch.empty(NODES, 0)
     return Graphs.whole([Graph(features, likeliest(part, NODES, 2 * NODES), scores=part) for part in scores])
+
+
+# whole graphs -----------------------------------------------------------------------------------------------------
+
+
+def _many() -> ToySetting:
+    """Return the problem of goal ``structure`` on many graphs: what does the embedding of a GIN give away of one?"""
+    data = open_motifs(None, graphs=90, private=0.3, public=0.5)
+    private, public = (data.split(name).graphs for name in ("private", "public"))
+    looks = [_look(graph) for graph in private]
+    usual = [sum(kernel(_look(other), look) for other in public) / len(public) for look in looks]
+
+    def judge(case: Case, samples: Samples) -> Tensor:
+        row = known_graph_of(case).number
+        return torch.tensor([
+            (kernel(_look(graph), looks[row]) - usual[row]) / (1 - usual[row]) for graph, _ in samples.each()
+        ])  # fmt: skip
+
+    return ToySetting(
+        modality="graph", goals=("structure",), role="gnn", dataset=data, model=PluginUse(name="gin"), build=gin,
+        judge_model=PluginUse(name="sage"), judge_build=sage, judge=judge, problem=problem, noise=_noise,
+        training=TRAINING,
+    )  # fmt: skip
+
+
+def _look(graph: Graph) -> Counter[bytes]:
+    """Count nodes by their degrees: on few graphs an attack finds little more."""
+    return colour_counts(graph, rounds=0)

@@ -13,6 +13,7 @@ from pydantic import Field
 from scipy import sparse
 from torch import Tensor
 
+from mi_graph.datasets.cleaning import CLEAN, CLEAN_HINT, unclean
 from mi_graph.datasets.dataset import NodeDataset, node_dataset
 from mi_graph.datasets.options import GraphOptions
 from mi_graph.datasets.own import read_own
@@ -32,10 +33,7 @@ PICKLED = {
 class FileOptions(GraphOptions):
     """Options of graphs in files."""
 
-    clean: bool = Field(
-        False,
-        description="Drop self-loops and repeated edges, and take directed edges as undirected, where a file has such",
-    )
+    clean: bool = Field(False, description=CLEAN)
 
 
 class OwnOptions(FileOptions):
@@ -193,26 +191,11 @@ def _dataset(
         raise DataError(f"{where}: features of node {row} are no finite numbers", hint="fill or drop them")
     if edges.numel() and (int(edges.max()) >= n or int(edges.min()) < 0):
         raise DataError(f"{where}: an edge joins node {int(edges.max())}, there are {n}")
-    found, dropped = ordered(edges), _unclean(edges)
+    found, dropped = ordered(edges), unclean(edges)
     if dropped and not settings.clean:
-        raise DataError(f"{where}: {dropped}", hint="-D clean=true drops them and takes edges as undirected")
+        raise DataError(f"{where}: {dropped}", hint=CLEAN_HINT)
     names = classes or tuple(str(label) for label in range(int(labels.max()) + 1))
     return node_dataset(
         f"{name}:{path.name}", features, found, labels, names, train=train, per_class=settings.per_class,
         kept=settings.kept, seed=settings.seed, options=settings.model_dump(mode="json"),
     )  # fmt: skip
-
-
-def _unclean(edges: Tensor) -> str:
-    """Tell what a list of edges holds that an undirected graph does not; edges in both directions are fine."""
-    loops = int((edges[0] == edges[1]).sum())
-    different = torch.unique(edges, dim=1)
-    repeated = edges.shape[1] - different.shape[1]
-    forward = different[:, different[0] < different[1]]
-    backward = different[:, different[0] > different[1]].flip(0)
-    both = forward.shape[1] + backward.shape[1] - ordered(different).shape[1]
-    single = forward.shape[1] + backward.shape[1] - 2 * both
-    parts = [(loops, "self-loops"), (repeated, "repeated edges")]
-    if both and single:
-        parts.append((single, "edges in one direction only, besides others in both"))
-    return ", ".join(f"{count} {what}" for count, what in parts if count)

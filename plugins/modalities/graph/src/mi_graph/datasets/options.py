@@ -17,3 +17,11 @@ class GraphOptions(DatasetOptions):
         1.0, gt=0, le=1, description="Share of the edges that the private graph keeps; judges know the others"
     )
     seed: int = Field(0, ge=0, description="Of the order of nodes, of training nodes and of edges that are kept")
+
+
+class ManyGraphsOptions(DatasetOptions):
+    """How many graphs become a setting: three parts, each with graphs of every class."""
+
+    private: float = Field(0.4, gt=0, lt=1, description="Share of the graphs that the target learns from")
+    public: float = Field(0.4, gt=0, lt=1, description="Share that the adversary has; the others are held out")
+    seed: int = Field(0, ge=0, description="Of the three parts, of the order of graphs and of their nodes")
