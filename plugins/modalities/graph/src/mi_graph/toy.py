@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mi_graph.batch import Graphs
-from mi_graph.cases import marked
+from mi_graph.cases import KEPT, KNOWN, marked
 from mi_graph.datasets.bundled import open_blocks
 from mi_graph.graphs import Graph, likeliest, n_pairs, places_of
 from mi_graph.measures import auc
@@ -26,9 +26,9 @@ TRAINING = TrainingConfig.model_validate({
 def toys() -> list[ToySetting]:
     """Return the problem of goal ``structure``: whose edges does a GCN that classifies nodes give away?"""
     private = open_blocks(None, nodes=NODES, groups=3, degree=4.0, words=24, per_class=15, topical=0.6, homophily=0.9)
-    truth = marked(private, None)
 
     def judge(case: Case, samples: Samples) -> Tensor:
+        truth = marked(private, None, getattr(case.evidence, "edges", None))
         return torch.tensor([_contrast(graph, truth) for graph, _ in samples.each()])
 
     return [
@@ -64,7 +64,8 @@ def _contrast(graph: Graph, truth: Graph) -> float:
     scores = graph.scores
     if scores is None:
         scores = torch.zeros(n_pairs(graph.n_nodes)).index_fill(0, places_of(graph.edges, graph.n_nodes), 1.0)
-    return 2 * auc(scores, truth.scores == 1) - 1
+    counted = truth.scores != KNOWN
+    return 2 * auc(scores[counted], truth.scores[counted] == KEPT) - 1
 
 
 def _noise(n: int, rng: Random) -> Graphs:
