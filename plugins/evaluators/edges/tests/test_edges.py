@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from mi_evaluator_edges.evaluator import EdgesConfig, EdgesEvaluator
+from mi_graph.baselines import scored
 from mi_graph.batch import Graphs
-from mi_graph.cases import marked, structure_cases
+from mi_graph.cases import known_of, marked, structure_cases
 from mi_graph.datasets.bundled import open_blocks
-from mi_graph.graphs import Graph, likeliest, n_pairs
+from mi_graph.graphs import Graph, likeliest, n_pairs, places_of
+from mi_graph.measures import auc
 from micore.contracts import Case, Evaluator, Measurement, Reconstruction, Reference, Subject, Truth
 from micore.errors import DataError
 from micore.runtime import Random, Runtime
@@ -72,6 +74,46 @@ def test_removed_edges_count_in_their_own_figure_alone() -> None:
     assert found["attack", "auc-kept-removed"].value == pytest.approx(0)
     blind = (truth_scores() > 0).float()
     assert measure(subject(blind))["attack", "auc-kept-removed"].value == pytest.approx(0.5)
+
+
+def test_edges_that_were_known_count_nowhere() -> None:
+    """Whatever is said of them: no figure moves, and a floor of known edges is compared with."""
+    (case,) = structure_cases(DATA, None, "edges")
+    held = known_of(case).edges
+    assert held is not None
+    truth = {case.id: Truth(sample=Graphs.whole([marked(DATA, None, held)]))}
+    places, said = places_of(held, 60), truth_scores() + noise()
+    evaluator, found = EdgesEvaluator(EdgesConfig(resamples=10)), []
+    for value in (-5.0, 0.5, 5.0):
+        item = scored(case, known_of(case), said.index_fill(0, places, value))
+        subjects = [Subject(name=name, reconstructions=[item]) for name in ("attack", "neighbour-links")]
+        found.append({part.name: part for part in evaluator.evaluate(subjects, reference(truth), CPU)})
+    figures = [{name: part.value for name, part in parts.items()} for parts in found]
+    assert figures[0] == figures[1] == figures[2]
+    asked = torch.ones(n_pairs(60), dtype=torch.bool).index_fill(0, places, False) & (truth_scores() != 0.5)
+    assert figures[0]["auc"] == pytest.approx(auc(said[asked], truth_scores()[asked] == 1))
+    assert figures[0]["gain"] == pytest.approx(0)
+    assert f"{held.shape[1]} known edges are left out" in found[0]["auc"].notes
+
+
+def test_degrees_are_correlated_without_edges_that_were_known() -> None:
+    (case,) = structure_cases(DATA, None, "edges")
+    held = known_of(case).edges
+    assert held is not None
+    truth = {case.id: Truth(sample=Graphs.whole([marked(DATA, None, held)]))}
+    item = scored(case, known_of(case), truth_scores())
+    evaluator = EdgesEvaluator(EdgesConfig(resamples=10))
+    subjects = [Subject(name="attack", reconstructions=[item])]
+    (found,) = (
+        part for part in evaluator.evaluate(subjects, reference(truth), CPU) if part.name == "degree-correlation"
+    )
+    assert found.value == pytest.approx(1)
+    wrong = scored(case, known_of(case), noise())
+    subjects = [Subject(name="attack", reconstructions=[wrong])]
+    (found,) = (
+        part for part in evaluator.evaluate(subjects, reference(truth), CPU) if part.name == "degree-correlation"
+    )
+    assert abs(found.value) < 0.5
 
 
 def test_gain_is_over_the_best_of_equal_knowledge() -> None:

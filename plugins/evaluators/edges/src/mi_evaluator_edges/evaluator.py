@@ -4,11 +4,14 @@
   the edges and as many other pairs, as papers have it, far higher for the same scores; ``precision-at-edges``: among as
   many pairs as there are edges.
 - ``gain``: the AUC above the best that the same knowledge gives without a target (the floors ``feature-cosine``,
-  ``same-label``, ``cosine-and-label``, or guessing). The headline: features and classes alone tell many edges.
+  ``same-label``, ``cosine-and-label``, where edges are known ``common-neighbours``, ``feature-links`` and
+  ``neighbour-links``, or guessing). The headline: features and classes alone tell many edges.
 - ``auc-kept-removed``, where edges were taken out of the graph before the target was trained: edges that the target has
   against edges that it never saw. Both are as likely by features and classes, so that 0.5 means: nothing was read from
   the target's graph. Removed edges count in no other figure.
 - ``degree-correlation``: of each node's edges among the recovered with those it has.
+
+Edges that the adversary held count nowhere: they are neither recovered nor missed.
 
 Intervals are over nodes, drawn again with all their pairs (2.5 to 97.5 %).
 
@@ -28,6 +31,7 @@ from torch import Tensor
 
 from mi_evaluator_edges import whole
 from mi_graph.baselines import EQUAL_KNOWLEDGE
+from mi_graph.cases import KEPT, KNOWN, OTHER, REMOVED
 from mi_graph.graphs import Graph, all_pairs
 from mi_graph.measures import Ranking
 from micore.contracts import Config, Interval, Measurement, Reference, Subject
@@ -36,7 +40,6 @@ from micore.runtime import Random, Runtime, derive_seed
 
 IDENTITY = "edges@pairs"
 GUESSING = 0.5
-KEPT, REMOVED = 1.0, 0.5
 
 
 class EdgesConfig(Config):
@@ -61,8 +64,8 @@ class Judged:
 
     @cached_property
     def counted(self) -> Tensor:
-        """The pairs that count, bool (p,): all but removed edges."""
-        return self.truth != REMOVED
+        """The pairs that count, bool (p,): all but removed edges, and those that were known."""
+        return (self.truth == KEPT) | (self.truth == OTHER)
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -73,7 +76,7 @@ class Judged:
         """Return the figures but for the gain."""
         is_edge = self.truth == KEPT
         n_edges = int(is_edge.sum())
-        others = (self.truth == 0).nonzero().flatten()
+        others = (self.truth == OTHER).nonzero().flatten()
         sample = others[rng.permutation(len(others))[:n_edges]]
         balanced = torch.cat([is_edge.nonzero().flatten(), sample])
         found = {
@@ -81,12 +84,18 @@ class Judged:
             "average-precision": self.ranking.average_precision(),
             "average-precision-balanced": Ranking.of(self.scores[balanced], is_edge[balanced]).average_precision(),
             "precision-at-edges": self.ranking.precision_at(n_edges),
-            "degree-correlation": _correlation(self.recovered.degrees(), self.private.degrees()),
+            "degree-correlation": _correlation(*self._degrees()),
         }
         if bool((self.truth == REMOVED).any()):
             edges = self.truth >= REMOVED
             found["auc-kept-removed"] = Ranking.of(self.scores[edges], is_edge[edges]).auc()
         return found
+
+    def _degrees(self) -> tuple[Tensor, Tensor]:
+        """Return how many edges each node has among the recovered, and truly, (n,) each, without those known before."""
+        held = self.pairs[:, self.truth == KNOWN].flatten()
+        known = torch.bincount(held, minlength=self.private.n_nodes)
+        return self.recovered.degrees() - known, self.private.degrees() - known
 
 
 def _correlation(one: Tensor, two: Tensor) -> float:
@@ -149,7 +158,7 @@ class EdgesEvaluator:
         """Draw nodes again: a pair counts as often as both its nodes were drawn, one after the other."""
         rows = _interval_rows(graph, self.config.interval_pairs, rng)
         scale = torch.where(
-            graph.truth[rows] == 0, float((graph.truth == 0).sum() / (graph.truth[rows] == 0).sum()), 1.0
+            graph.truth[rows] == OTHER, float((graph.truth == OTHER).sum() / (graph.truth[rows] == OTHER).sum()), 1.0
         )
         is_edge, n = graph.truth[rows] == KEPT, graph.private.n_nodes
         one, two = graph.pairs[:, rows]
@@ -169,7 +178,7 @@ class EdgesEvaluator:
 
 def _interval_rows(graph: Judged, limit: int, rng: Random) -> Tensor:
     """Return the places of all edges that count, and of at most so many other pairs."""
-    others = (graph.truth == 0).nonzero().flatten()
+    others = (graph.truth == OTHER).nonzero().flatten()
     if len(others) > limit:
         others = others[rng.integers(len(others), (limit,)).unique()]
     return torch.cat([(graph.truth == KEPT).nonzero().flatten(), others])
@@ -213,5 +222,8 @@ def _as_scores(graph: Graph, pairs: Tensor) -> Tensor:
 
 
 def _notes(graph: Judged) -> tuple[str, ...]:
-    n_edges, n_pairs = int((graph.truth == KEPT).sum()), int(graph.counted.sum())
-    return (f"{n_edges} edges among {n_pairs} pairs: by chance a precision of {n_edges / n_pairs:.4f}",)
+    n_edges, n_pairs, n_known = (
+        int(part.sum()) for part in (graph.truth == KEPT, graph.counted, graph.truth == KNOWN)
+    )  # fmt: skip
+    note = f"{n_edges} edges among {n_pairs} pairs: by chance a precision of {n_edges / n_pairs:.4f}"
+    return (note, *([f"{n_known} known edges are left out"] if n_known else []))

@@ -24,6 +24,13 @@ NEGATIVES = 20
 """Of larger graphs: pairs without an edge for each edge."""
 
 
+KNOWN_SHARE = 0.5
+"""Of the edges, where the evidence holds some (He et al., 2021: half of the pairs are learned from)."""
+
+KEPT, REMOVED, KNOWN, OTHER = 1.0, 0.5, 0.25, 0.0
+"""What the scores of `marked` tell of pairs: edges to be found, those that were removed or are known before, others."""
+
+
 def structure_cases(dataset: Dataset | None, choice: str | None, evidence: str | None) -> list[Case]:
     """Return the one case of goal ``structure``, the private graph; one for each where these are many.
 
@@ -39,7 +46,7 @@ def structure_cases(dataset: Dataset | None, choice: str | None, evidence: str |
     private = graph_data(dataset)
     known = Known(
         features=private.graph.features, n_edges=private.graph.n_edges, pairs=asked_pairs(private),
-        labels=private.labels if kind == "labels" else None,
+        labels=private.labels if "labels" in kind else None, edges=known_edges(private) if "edges" in kind else None,
     )  # fmt: skip
     return [Case(id="graph-0", goal="structure", evidence=known)]
 
@@ -65,6 +72,18 @@ def asked_pairs(dataset: NodeDataset) -> Tensor | None:
     return ordered(torch.cat([edges, others], dim=1))
 
 
+def known_edges(dataset: NodeDataset) -> Tensor:
+    """Return the edges that an adversary holds who holds some, (2, k): the same ones of the same data set.
+
+    Raises: UsageError where none would be left to be found.
+    """
+    edges = dataset.graph.edges
+    if edges.shape[1] < 2:
+        raise UsageError(f"--evidence edges: {dataset.name} has {edges.shape[1]} edge, of which a part is known")
+    order = Random(derive_seed(dataset.fingerprint, "known edges")).permutation(edges.shape[1])
+    return edges[:, order[: round(KNOWN_SHARE * edges.shape[1])].sort().values]
+
+
 def known_of(case: Case) -> Known:
     """Return what is known of a case's graph.
 
@@ -76,20 +95,28 @@ def known_of(case: Case) -> Known:
 
 
 def truths(cases: Sequence[Case], dataset: Dataset) -> dict[str, Truth]:
-    """Return the private graph behind each case; its scores tell edges (1), removed ones (0.5) and other pairs (0)."""
+    """Return the private graph behind each case; see `marked`. Edges that its evidence holds are marked as known."""
     if isinstance(dataset, GraphsDataset):
         return whole_truths(cases, dataset)
     private = graph_data(dataset)
     pairs = asked_pairs(private)
-    return {case.id: Truth(sample=Graphs.whole([marked(private, pairs)])) for case in cases if case.goal == "structure"}
+    return {
+        case.id: Truth(sample=Graphs.whole([marked(private, pairs, getattr(case.evidence, "edges", None))]))
+        for case in cases
+        if case.goal == "structure"
+    }
 
 
-def marked(dataset: NodeDataset, pairs: Tensor | None) -> Graph:
-    """Return the private graph, without features, with scores that tell what pairs are."""
+def marked(dataset: NodeDataset, pairs: Tensor | None, known: Tensor | None = None) -> Graph:
+    """Return the private graph, without features, with scores that tell what pairs are.
+
+    Edges are 1, those that were removed before 0.5, those that the adversary holds (known, (2, k)) 0.25, others 0.
+    """
     graph, n = dataset.graph, dataset.graph.n_nodes
     asked = None if pairs is None else places_of(pairs, n)
-    found = torch.zeros(n_pairs(n) if pairs is None else pairs.shape[1])
-    for edges, value in ((dataset.removed, 0.5), (graph.edges, 1.0)):
-        places = places_of(edges, n)
-        found[places if asked is None else torch.searchsorted(asked, places)] = value
+    found = torch.full((n_pairs(n) if pairs is None else pairs.shape[1],), OTHER)
+    for edges, value in ((dataset.removed, REMOVED), (graph.edges, KEPT), (known, KNOWN)):
+        if edges is not None:
+            places = places_of(edges, n)
+            found[places if asked is None else torch.searchsorted(asked, places)] = value
     return Graph(graph.features[:, :0], graph.edges, scores=found, pairs=pairs)

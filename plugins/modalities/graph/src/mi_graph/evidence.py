@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from mi_graph.batch import Graphs
-from mi_graph.graphs import Graph, all_pairs
+from mi_graph.graphs import Graph, all_pairs, places_of
 from micore.contracts import Case
 from micore.errors import UsageError
 from micore.runtime import Runtime
 
-KINDS = ("features", "labels")
-"""What the evidence of goal ``structure`` holds: the features of all nodes, and their true classes as well."""
+KINDS = ("features", "labels", "edges", "labels+edges")
+"""What the evidence of goal ``structure`` holds: the features of all nodes, and with these their true classes, some of
+the edges, or both."""
 
 GRAPH_KINDS = ("size",)
 """What it holds where the private graphs are many: how many nodes one of them has."""
@@ -23,21 +24,24 @@ GRAPH_KINDS = ("size",)
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of a private graph: never an edge, but how many there are.
+    """What is known of a private graph: how many edges there are, and at most some of them.
 
-    features: float32 (n, F). labels: int64 (n,), the true class of each node, or None. n_edges: how many edges to give
-    back. pairs: the pairs that are asked about, int64 (2, p); None: all.
+    features: float32 (n, F). n_edges: how many edges to give back. labels: int64 (n,), the true class of each node, or
+    None. edges: int64 (2, k), edges that are known, or None; nobody judges what is said of them. pairs: the pairs that
+    are asked about, int64 (2, p); None: all.
     """
 
     features: Tensor
     n_edges: int
     labels: Tensor | None = None
+    edges: Tensor | None = None
     pairs: Tensor | None = None
 
     @property
     def kind(self) -> str:
         """What it is called: one of `KINDS`."""
-        return "features" if self.labels is None else "labels"
+        parts = [name for name, part in (("labels", self.labels), ("edges", self.edges)) if part is not None]
+        return "+".join(parts) or "features"
 
     @property
     def n_nodes(self) -> int:
@@ -47,6 +51,13 @@ class Known:
     def asked(self) -> Tensor:
         """Return the pairs that are asked about, int64 (2, p)."""
         return all_pairs(self.n_nodes) if self.pairs is None else self.pairs
+
+    def known_places(self) -> Tensor:
+        """Return where the known edges stand among the pairs that are asked about, int64 (k,)."""
+        if self.edges is None:
+            return torch.empty(0, dtype=torch.int64)
+        places = places_of(self.edges, self.n_nodes)
+        return places if self.pairs is None else torch.searchsorted(places_of(self.pairs, self.n_nodes), places)
 
     def nodes(self, rows: Tensor | None = None) -> Graphs:
         """Name nodes of the private graph to the target's interface, which knows the edges; None: all nodes."""

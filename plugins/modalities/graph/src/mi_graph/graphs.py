@@ -108,6 +108,14 @@ def places_of(pairs: Tensor, n: int) -> Tensor:
     return one * n - one * (one + 1) // 2 + two - one - 1
 
 
+def pairs_at(places: Tensor, n: int) -> Tensor:
+    """Return the pairs (2, p) that stand at places (p,) of `all_pairs` of n nodes: the inverse of `places_of`."""
+    last = n_pairs(n) - 1 - places  # from the end, rows have 1, 2, 3... pairs
+    row = ((8 * last.double() + 1).sqrt().sub(1) / 2).long()
+    row += ((row + 1) * (row + 2) // 2 <= last).long() - (row * (row + 1) // 2 > last).long()  # what rounding moved
+    return torch.stack([n - 2 - row, n - 1 - (last - row * (row + 1) // 2)])
+
+
 def ordered(pairs: Tensor) -> Tensor:
     """Return pairs (2, p) each once, the smaller node first, in rising order; pairs of one node are left out."""
     pairs = torch.stack([pairs.min(dim=0).values, pairs.max(dim=0).values])

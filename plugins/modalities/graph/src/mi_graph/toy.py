@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mi_graph.batch import Graphs
-from mi_graph.cases import marked
+from mi_graph.cases import KEPT, KNOWN, marked
 from mi_graph.colours import colour_counts, kernel
 from mi_graph.datasets.bundled import open_blocks
 from mi_graph.datasets.motifs import open_motifs
@@ -31,9 +31,9 @@ TRAINING = TrainingConfig.model_validate({
 def toys() -> list[ToySetting]:
     """Return the problems of goal ``structure``: a GCN that classifies nodes gives edges away; and `_many`."""
     private = open_blocks(None, nodes=NODES, groups=3, degree=4.0, words=24, per_class=15, topical=0.6, homophily=0.9)
-    truth = marked(private, None)
 
     def judge(case: Case, samples: Samples) -> Tensor:
+        truth = marked(private, None, getattr(case.evidence, "edges", None))
         return torch.tensor([_contrast(graph, truth) for graph, _ in samples.each()])
 
     return [
@@ -70,7 +70,8 @@ def _contrast(graph: Graph, truth: Graph) -> float:
     scores = graph.scores
     if scores is None:
         scores = torch.zeros(n_pairs(graph.n_nodes)).index_fill(0, places_of(graph.edges, graph.n_nodes), 1.0)
-    return 2 * auc(scores, truth.scores == 1) - 1
+    counted = truth.scores != KNOWN
+    return 2 * auc(scores[counted], truth.scores[counted] == KEPT) - 1
 
 
 def _noise(n: int, rng: Random) -> Graphs:

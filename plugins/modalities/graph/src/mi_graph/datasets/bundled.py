@@ -73,11 +73,11 @@ def open_blocks(location: str | None, **options: Any) -> NodeDataset:
     refuse_location("blocks", location)
     settings = read_options(BlocksOptions, "blocks", options)
     features, edges, labels = _drawn(settings, "private")
-    others, other_edges, _ = _drawn(settings, "public")
+    others, other_edges, other_labels = _drawn(settings, "public")
     return node_dataset(
         "blocks", features, edges, labels, tuple(f"group-{group}" for group in range(settings.groups)), train=None,
         per_class=settings.per_class, kept=settings.kept, seed=settings.seed, options=settings.model_dump(mode="json"),
-        public=Graph(others, other_edges),
+        public=Graph(others, other_edges), public_labels=other_labels,
     )  # fmt: skip
 
 

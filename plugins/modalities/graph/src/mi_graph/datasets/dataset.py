@@ -26,7 +26,7 @@ class NodeDataset:
 
     graph: the private one, as the target is trained and used on; removed: edges that were taken out of it before, int64
     (2, r), which only judges know. labels: of all nodes, int64 (n,). train: nodes that the target learns from; the
-    others are held out. public: the adversary's graph, from elsewhere, without labels.
+    others are held out. public: the adversary's graph, from elsewhere; public_labels: of its nodes, int64, or None.
     """
 
     modality: ClassVar[str] = "graph"
@@ -38,6 +38,7 @@ class NodeDataset:
     labels: Tensor
     train: Tensor
     public: Graph | None = None
+    public_labels: Tensor | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -59,7 +60,7 @@ class NodeDataset:
         if len(held_out):
             found["holdout"] = NodeSplit(self.graph, held_out, self.labels[held_out])
         if self.public is not None:
-            found["public"] = NodeSplit(self.public, torch.arange(self.public.n_nodes))
+            found["public"] = NodeSplit(self.public, torch.arange(self.public.n_nodes), self.public_labels)
         return found
 
     def split(self, name: str) -> NodeSplit:
@@ -94,6 +95,7 @@ def node_dataset(
     seed: int,
     options: Mapping[str, Any],
     public: Graph | None = None,
+    public_labels: Tensor | None = None,
 ) -> NodeDataset:
     """Return a graph as a data set: nodes in a random order, a share of the edges kept, training nodes chosen.
 
@@ -114,7 +116,7 @@ def node_dataset(
     graph = Graph(features[order].float(), edges[:, is_kept], home=True)
     return NodeDataset(
         name=name, classes=classes, graph=graph, removed=edges[:, ~is_kept], labels=labels, train=train, public=public,
-        options=options,
+        public_labels=public_labels, options=options,
     )  # fmt: skip
 
 
