@@ -232,7 +232,7 @@ def first_layer(module: CountedModule, samples: Graphs) -> Tensor:
     Raises: ModelError for a target without convolutions.
     """
     layers = getattr(module.inner, "convolutions", None)
-    if not isinstance(layers, nn.ModuleList):
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
         raise ModelError("the target has no graph convolutions whose first layer could be read")
     seen: list[Tensor] = []
     handle = layers[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
