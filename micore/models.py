@@ -47,7 +47,10 @@ def load_defenses(
             raise UsageError(f"defense {use.name!r} is for modality {modality_of}, not {modality}")
         roles = defense_spec(entry).roles
         if role not in (*roles, "evaluator"):
-            raise UsageError(f"defense {use.name!r} defends {' and '.join(roles)} targets; this one is a {role}")
+            raise UsageError(
+                f"defense {use.name!r} defends {' and '.join(roles)} targets; this one is a {role}",
+                hint=_defenses_of(registry, modality, role),
+            )
         kind = registry.load(entry)
         defenses.append(kind(make_config(kind.Config, use.config, f"defense {use.name!r}")))
     return defenses
@@ -58,6 +61,13 @@ def defense_spec(entry: Entry) -> DefenseSpec:
     if not isinstance(entry.spec, DefenseSpec):
         raise TypeError(f"{entry.spec.name} is no defense")
     return entry.spec
+
+
+def _defenses_of(registry: Registry, modality: str, role: str) -> str | None:
+    """Name the defenses of targets of a role; None when there are none."""
+    specs = map(defense_spec, registry.entries("defense"))
+    fitting = sorted(spec.name for spec in specs if role in spec.roles and spec.modality in (ANY, modality))
+    return f"of a {role}: {', '.join(fitting)}" if fitting else None
 
 
 def _check_claims(registry: Registry, names: Sequence[str]) -> None:

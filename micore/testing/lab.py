@@ -51,13 +51,14 @@ class Lab:
     def setting(self, modality: str, goals: Sequence[str] = (), roles: Sequence[str] = ()) -> ToySetting:
         """Return a modality's toy problem for one of these goals, with a target of one of these roles.
 
-        For ``any`` the first there is. Skips the check when there is none.
+        For ``any`` the first there is; of several roles the first that there is a target of. Skips the check when there
+        is none.
         """
         installed = [entry.spec.name for entry in self.registry.entries("modality")]
-        for name in installed if modality == ANY else [modality]:
-            for setting in self._offered(name):
-                fits = not goals or set(goals) & set(setting.goals)
-                if fits and (not roles or setting.role in roles):
+        names = installed if modality == ANY else [modality]
+        for role in roles or (None,):
+            for setting in (item for name in names for item in self._offered(name)):
+                if (not goals or set(goals) & set(setting.goals)) and role in (None, setting.role):
                     return setting
         whose = "no installed modality" if modality == ANY else f"modality {modality!r}"
         what = f"toy problem for goal {' or '.join(goals)}" if goals else "toy problem"

@@ -75,14 +75,30 @@ def test_labels_as_evidence_bring_their_floors(place, target):
     assert run.manifest["evidence"] == "labels"
 
 
-def test_a_defended_target_answers_on_other_edges(place):
-    path = place / "defended.safetensors"
+@pytest.mark.parametrize("name", ["lap-graph", "gap"])
+def test_a_defended_target_answers_on_other_edges(place, name):
+    path = place / f"{name}.safetensors"
     bundle = api.train(
-        data="blocks", model="gcn", data_options=DATA, defenses=["lap-graph:epsilon=1"], output=path, device="cpu"
+        data="blocks", model="gcn", data_options=DATA, defenses=[f"{name}:epsilon=1"], output=path, device="cpu"
     )
-    assert bundle.card.metrics["defenses"]["lap-graph"]["epsilon"] == 1
-    run = api.attack("linkteller", model=path, output=place / "against", device="cpu")
+    assert bundle.card.metrics["defenses"][name]["epsilon"] == pytest.approx(1)
+    run = api.attack("linkteller", model=path, output=place / f"against-{name}", device="cpu")
     assert abs(figures(run, "auc-kept-removed")["attack"] - 0.5) < 0.15
+
+
+def test_a_target_that_looks_at_no_edge_is_attacked_by_all_means(place):
+    path = place / "perceptron.safetensors"
+    api.train(data="blocks", model="gcn", data_options=DATA, defenses=["gap:hops=0"], output=path, device="cpu")
+    run = api.attack("link-similarity", model=path, options={"score": "embeddings"}, output=place / "no", device="cpu")
+    assert abs(figures(run, "auc-kept-removed")["attack"] - 0.5) < 0.15
+    with pytest.raises(ModelError, match="no graph convolutions"):
+        api.attack("graphmi", model=path, output=place / "none", device="cpu")
+
+
+def test_a_gradient_of_single_nodes_is_refused_with_what_protects_edges(place):
+    with pytest.raises(UsageError, match="this one is a gnn") as caught:
+        api.train(data="blocks", model="gcn", data_options=DATA, defenses=["dp-sgd"], output=place / "x", device="cpu")
+    assert {"edge-rand", "gap", "lap-graph"} <= set(caught.value.hint.removeprefix("of a gnn: ").split(", "))
 
 
 def test_what_does_not_fit_is_refused(place, target):

@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(place, language_model, pl
 
 
 def test_a_defense_of_encoders_does_not_fit_a_language_model(language_model):
-    with pytest.raises(UsageError, match="defends encoder targets; this one is a language-model"):
+    with pytest.raises(UsageError, match="defends encoder and gnn targets; this one is a language-model"):
         api.defend(language_model, defenses=["embedding-noise"], device="cpu")
 
 

@@ -18,12 +18,16 @@ from mi_defense_dp_sgd.accounting import epsilon_of, noise_for
 from mi_defense_dp_sgd.defense import DifferentiallyPrivate
 from mi_defense_dp_sgd.poisson import PoissonSampler
 from mi_defense_dp_sgd.structure import without_mixing
+from micore.artifacts import PluginUse
 from micore.configs import make_config
 from micore.contracts import Defense, Fitting
-from micore.errors import ConfigError, ModelError
+from micore.errors import ConfigError, ModelError, UsageError
 from micore.inputs import InputSpec
 from micore.kit.training import Trainer, TrainingBatch, TrainingConfig
+from micore.models import load_defenses
+from micore.registry import Registry
 from micore.runtime import Checkpoints, Random, Runtime
+from micore.testing.lab import Lab, train_setting
 from micore.testing.toys import ToyAdapter, ToyModality, ToySplit, planted
 
 CPU = Runtime(device=torch.device("cpu"), seed=5)
@@ -408,3 +412,17 @@ def test_a_training_gives_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trainer(dp_sgd()).fit()
+
+
+def test_nodes_of_a_graph_are_refused_with_what_protects_edges() -> None:
+    """Of a node's features and edges its neighbours' losses hold a part: to clip its own gradient promises nothing."""
+    pytest.importorskip("mi_graph.toy")
+    lab = Lab(Registry.discover())
+    setting = lab.setting("graph", ("structure",))
+    with pytest.raises(ModelError, match="nothing would be promised of edges") as caught:
+        train_setting(setting, lab.modality("graph"), CPU, "gnn", [dp_sgd(noise_multiplier=1.0)])
+    assert caught.value.hint == "gap, edge-rand and lap-graph promise edge differential privacy"
+    with pytest.raises(UsageError, match="this one is a gnn") as caught:
+        load_defenses(lab.registry, [PluginUse(name="dp-sgd")], "graph", "gnn")
+    assert caught.value.hint is not None
+    assert "dp-sgd" not in caught.value.hint

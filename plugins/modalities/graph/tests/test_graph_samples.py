@@ -114,6 +114,9 @@ def test_only_an_interface_knows_the_private_edges() -> None:
     assert deployed(Graphs.nodes_of(path_of(2))).edge_index.shape == (2, 2)
     with pytest.raises(ModelError, match="has 4 nodes, not 3"):
         deployed(Graphs.nodes_of(Graph.named(torch.zeros(3, 3))))
+    # beside another graph its edges would not count as the target's own, which defenses replace
+    with pytest.raises(ModelError, match="in batches of their own"):
+        deployed([Graphs.nodes_of(named), Graphs.nodes_of(path_of(2))])
 
 
 def test_augmentation_leaves_edges_out_and_knows_its_strengths() -> None:

@@ -38,8 +38,8 @@ from mi_defense_dp_sgd.gradients import PerSampleGradients
 from mi_defense_dp_sgd.poisson import PoissonOptimizer, PoissonSampler
 from mi_defense_dp_sgd.structure import refuse_mixing, without_mixing
 from micore.contracts import Config, Defense, Fitting
-from micore.errors import ConfigError
-from micore.kit.training import Trainer, TrainingBatch
+from micore.errors import ConfigError, ModelError
+from micore.kit.training import Trainer, TrainingBatch, placed
 
 DEFAULT_EPSILON = 8.0
 COUPLING = ("adapt_data", "begin", "adapt_inputs", "training_loss")
@@ -97,6 +97,7 @@ class DifferentiallyPrivate(Defense):
         Raises: ConfigError for settings and defenses under which the guarantee would not hold; ModelError for layers.
         """
         _refuse_leaks(trainer, self)
+        _refuse_graphs(trainer)
         refuse_mixing(trainer.module)
         n, config = len(trainer.split), self.config
         rate, steps = min(1.0, trainer.config.batch_size / n), trainer.steps_per_epoch
@@ -169,6 +170,16 @@ class DifferentiallyPrivate(Defense):
             "unit": "one training record, added or removed; for the k records of a class together the guarantee is "
             "that of a group of k, which is far weaker",
         }
+
+
+def _refuse_graphs(trainer: Trainer) -> None:
+    """Raise ModelError for samples that are no rows of a tensor: nodes of a graph."""
+    if not isinstance(trainer.adapter(placed(trainer.split.take([0]), trainer.runtime)), Tensor):
+        raise ModelError(
+            "dp-sgd bounds what one row of a tensor does; what a node of a graph does is in the loss of its neighbours "
+            "as well, and nothing would be promised of edges",
+            hint="gap, edge-rand and lap-graph promise edge differential privacy",
+        )
 
 
 def _refuse_leaks(trainer: Trainer, this: Defense) -> None:

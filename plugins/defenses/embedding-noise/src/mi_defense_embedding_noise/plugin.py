@@ -15,10 +15,10 @@ def mi_defenses() -> Iterable[DefenseSpec]:
         DefenseSpec(
             name="embedding-noise",
             target="mi_defense_embedding_noise.defense:EmbeddingNoise",
-            summary="Add Gaussian noise to embeddings, fixed by a secret key and the sample",
+            summary="Add Gaussian noise to embeddings, of texts or nodes, fixed by a secret key and the sample",
             paper="Morris et al., EMNLP 2023 (arXiv:2310.06816)",
             modality=ANY,
             stages=("inference",),
-            roles=("encoder",),
+            roles=("encoder", "gnn"),
         )
     ]

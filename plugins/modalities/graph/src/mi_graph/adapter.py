@@ -90,6 +90,8 @@ class GraphAdapter:
             raise ModelError("no sample of a graph")
         if any(graph.private for graph in batch.graphs):
             raise ModelError("the edges of the private graph are known to the target's interface alone")
+        if len({graph.home for graph in batch.graphs}) > 1:  # beside others it would be answered as one of them
+            raise ModelError("the target's own graph and others are asked about in batches of their own")
         wrong = next((graph for graph in batch.graphs if graph.features.shape[1] != width), None)
         if wrong is not None:
             raise ModelError(f"the model takes {width} features of a node, not {wrong.features.shape[1]}")

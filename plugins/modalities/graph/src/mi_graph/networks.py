@@ -87,7 +87,8 @@ EMBED, EXPLAIN = "embed", "explain"
 class GraphNetwork(nn.Module):
     """Convolutions, then one logit for each class: of nodes by a last convolution, of graphs by their mean node.
 
-    Its interface also gives hidden features, of a graph those of its mean node, and of nodes explanations.
+    Its interface also gives hidden features, of a graph those of its mean node, and of nodes explanations. sizes:
+    features of a node, width, classes.
     """
 
     services: ClassVar[Mapping[str, Access]] = {EMBED: Access.SCORES, EXPLAIN: Access.SCORES}
@@ -102,6 +103,7 @@ class GraphNetwork(nn.Module):
         self.convolutions = nn.ModuleList(kind(a, b) for a, b in zip(widths, [*widths[1:], last], strict=True))
         self.head = nn.Linear(width, n_classes) if task == "graph" else None
         self.dropout = dropout
+        self.sizes = n_features, width, n_classes
         self.own_edges: Callable[[], Tensor | None] | None = None
 
     def serve(self, name: str, inputs: GraphInputs, **options: Any) -> Tensor:

@@ -113,7 +113,7 @@ def layers_of(module: CountedModule, samples: Graphs) -> tuple[list[Tensor], Ten
     Raises: ModelError for a target without convolutions.
     """
     layers = getattr(module.inner, "convolutions", None)
-    if not isinstance(layers, nn.ModuleList):
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
         raise ModelError("the target has no graph convolutions whose layers could be read")
     seen: list[Tensor] = []
     handles = [layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output)) for layer in layers]

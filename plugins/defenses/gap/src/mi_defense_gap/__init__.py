@@ -1,0 +1,1 @@
+"""Graph networks on noisy sums over neighbours, with edge differential privacy (GAP)."""

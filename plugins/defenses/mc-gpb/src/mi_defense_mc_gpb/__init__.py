@@ -1,0 +1,1 @@
+"""Graph networks whose hidden features tell less of the edges (MC-GPB)."""
