@@ -55,15 +55,31 @@ def refuse_location(dataset: str, location: str | None) -> None:
         raise DataError(f"{dataset} takes no location, but {location!r} was given", hint=f"write {dataset} alone")
 
 
+def find_place(options: DatasetOptions, location: str) -> Path:
+    """Return the path of a location; a relative one is looked for here, then below the data root.
+
+    The path need not exist: whoever reads it says what is wrong.
+    """
+    path, root = Path(location).expanduser(), _data_root(options)
+    if path.is_absolute() or root is None or path.exists():
+        return path
+    return root / path if (root / path).parent.is_dir() else path
+
+
+def _data_root(options: DatasetOptions) -> Path | None:
+    root = options.data_root or os.environ.get("MI_DATA_ROOT")
+    return Path(root).expanduser() if root else None
+
+
 def require_file(dataset: str, options: DatasetOptions, path: str) -> Path:
     """Return a file under the data root.
 
     Raises: DataError when there is no data root or no such file in it.
     """
-    root = options.data_root or os.environ.get("MI_DATA_ROOT")
-    if not root:
+    root = _data_root(options)
+    if root is None:
         raise DataError(f"{dataset} needs files of your own", hint="--data-root DIR or MI_DATA_ROOT")
-    file = Path(root).expanduser() / path
+    file = root / path
     if not file.is_file():
         raise DataError(f"{dataset}: {file} does not exist", hint=f"the data root must hold {path}")
     return file

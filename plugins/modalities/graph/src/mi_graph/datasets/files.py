@@ -19,7 +19,7 @@ from mi_graph.datasets.options import GraphOptions
 from mi_graph.datasets.own import read_own
 from mi_graph.graphs import ordered
 from micore.errors import DataError
-from micore.kit.dataset_options import PathText, read_options
+from micore.kit.dataset_options import PathText, find_place, read_options
 
 NPZ_HINT = "it must hold adj_data, adj_indices, adj_indptr, adj_shape and labels, as in gnn-meta-attack"
 PICKLED = {
@@ -172,10 +172,11 @@ def _given(
 ) -> tuple[Any, Path]:
     if location is None:
         raise DataError(f"{name} needs a place", hint=f"{name}:PATH")
-    path = Path(location).expanduser()
+    settings = read_options(model, name, options)
+    path = find_place(settings, location)
     if must_exist and not path.is_file():
-        raise DataError(f"{name}: there is no file {path}", hint=f"{name}:PATH")
-    return read_options(model, name, options), path
+        raise DataError(f"{name}: there is no file {path}", hint=f"{name}:PATH, from here or from --data-root")
+    return settings, path
 
 
 def _dataset(

@@ -25,7 +25,7 @@ from mi_graph.datasets.cleaning import CLEAN, CLEAN_HINT, unclean
 from mi_graph.datasets.many import GraphsDataset, SideBySide, graphs_dataset
 from mi_graph.datasets.options import ManyGraphsOptions
 from micore.errors import DataError
-from micore.kit.dataset_options import read_options
+from micore.kit.dataset_options import find_place, read_options
 
 HINT = "tu:PATH, the folder or zip that holds NAME_A.txt, NAME_graph_indicator.txt and NAME_graph_labels.txt"
 EDGES, INDICATOR, LABELS = "A", "graph_indicator", "graph_labels"
@@ -49,8 +49,7 @@ def open_tu(location: str | None, **options: Any) -> GraphsDataset:
     settings = read_options(TuOptions, "tu", options)
     if location is None:
         raise DataError("tu needs a place", hint=HINT)
-    path = Path(location).expanduser()
-    name, files = _files(path)
+    name, files = _files(find_place(settings, location))
     held = _read(path, name, files)
     problem = unclean(held.edges)
     if problem and not settings.clean:
