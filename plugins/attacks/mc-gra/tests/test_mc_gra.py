@@ -76,7 +76,7 @@ def test_it_asks_once_about_what_is_known_and_then_walks(toy: Trial) -> None:
     assert target.ledger.total == Spending(queries=60 * (1 + 7 + 1), gradients=60 * 7)
 
 
-@pytest.mark.parametrize("passes", [0, 1, 2, 5])
+@pytest.mark.parametrize("passes", [1, 2, 5])
 def test_a_budget_leaves_what_was_found(toy: Trial, passes: int) -> None:
     target, (item,) = toy.run(budget=60 * passes)
     assert target.ledger.total.queries == 60 * passes

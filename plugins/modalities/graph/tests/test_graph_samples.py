@@ -116,7 +116,7 @@ def test_only_an_interface_knows_the_private_edges() -> None:
         deployed(Graphs.nodes_of(Graph.named(torch.zeros(3, 3))))
     # beside another graph its edges would not count as the target's own, which defenses replace
     with pytest.raises(ModelError, match="in batches of their own"):
-        deployed([Graphs.nodes_of(named), Graphs.nodes_of(path_of(2))])
+        deployed([named, Graphs.nodes_of(path_of(2))])
 
 
 def test_augmentation_leaves_edges_out_and_knows_its_strengths() -> None:

@@ -49,7 +49,8 @@ def open_tu(location: str | None, **options: Any) -> GraphsDataset:
     settings = read_options(TuOptions, "tu", options)
     if location is None:
         raise DataError("tu needs a place", hint=HINT)
-    name, files = _files(find_place(settings, location))
+    path = find_place(settings, location)
+    name, files = _files(path)
     held = _read(path, name, files)
     problem = unclean(held.edges)
     if problem and not settings.clean:
