@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from micore.contracts import Config
-from micore.errors import ConfigError
+from micore.errors import ConfigError, UsageError
 
 C = TypeVar("C", bound=Config)
+
+EVIDENCE = "evidence"
+"""The config field of attacks that prepare for one kind of evidence; the run's ``evidence`` sets it."""
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
@@ -89,3 +92,15 @@ def preset_config(kind: Any, preset: str, values: Mapping[str, Any], owner: str)
         raise ConfigError(f"{owner} has no preset {preset!r}", hint=guess + "presets: " + ", ".join(presets))
     config: Config = make_config(kind.Config, {**presets[preset], **values}, owner)
     return config
+
+
+def with_evidence(kind: Any, options: Mapping[str, Any], evidence: str | None) -> Mapping[str, Any]:
+    """Return an attack's options; one that prepares for a kind of evidence is told which the run gives.
+
+    Raises: UsageError when its options say another.
+    """
+    if evidence is None or EVIDENCE not in kind.Config.model_fields:
+        return options
+    if options.get(EVIDENCE, evidence) != evidence:
+        raise UsageError(f"--evidence {evidence} contradicts -p {EVIDENCE}={options[EVIDENCE]}", hint="give one")
+    return {**options, EVIDENCE: evidence}

@@ -8,6 +8,7 @@ from typing import Any
 
 from micore.artifacts import Bundle, Card
 from micore.attacks import build_attack, preparer
+from micore.configs import EVIDENCE, with_evidence
 from micore.contracts import Attack, Case, Dataset, Defense, Evaluator, HasObservations, Modality, Split
 from micore.data import DataRequest, describe
 from micore.errors import AccessDenied, ModelError, RunError, UsageError
@@ -31,10 +32,6 @@ from micore.versions import versions
 
 ACCELERATOR_TILE = 256
 CPU_TILE = 32
-
-
-EVIDENCE = "evidence"
-"""The config field of attacks that prepare for one kind of evidence; the run's ``evidence`` sets it."""
 
 
 NEEDS_LABEL = "label"
@@ -99,7 +96,9 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
     entry = registry.find("attack", request.attack.name)
     spec = attack_spec(entry)
     granted = _granted(spec, request.access)
-    attack = build_attack(registry, entry, request.preset, _options(registry.load(entry), request))
+    attack = build_attack(
+        registry, entry, request.preset, with_evidence(registry.load(entry), request.attack.config, request.evidence)
+    )
     evaluators = chosen_evaluators(registry, spec.modality, spec.goal, request.evaluators)
     runtime = _runtime(request, progress)
     loaded, request, dataset = _load(registry, request, runtime)
@@ -165,16 +164,6 @@ def check_unchanged(session: Session, run: Run) -> None:
     for name, found in (("target", session.loaded.fingerprint), ("data", session.dataset.fingerprint)):
         if run.manifest[name]["fingerprint"] != found:
             raise RunError(f"the {name} has changed since {run.directory} began", hint="start a new run")
-
-
-def _options(kind: type[Attack], request: AttackRequest) -> Mapping[str, Any]:
-    """Return the attack's options; one that prepares for a kind of evidence is told which the run gives."""
-    options, evidence = request.attack.config, request.evidence
-    if evidence is None or EVIDENCE not in kind.Config.model_fields:
-        return options
-    if options.get(EVIDENCE, evidence) != evidence:
-        raise UsageError(f"--evidence {evidence} contradicts -p {EVIDENCE}={options[EVIDENCE]}", hint="give one")
-    return {**options, EVIDENCE: evidence}
 
 
 def _granted(spec: AttackSpec, access: Access | None) -> Access:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from micore.artifacts import PluginUse
-from micore.configs import make_config, parse_use, preset_config
+from micore.configs import make_config, parse_use, preset_config, with_evidence
 from micore.errors import MiError, RuntimeUnavailable, UsageError
 from micore.kit.training import TrainingConfig
 from micore.models import load_defenses
@@ -73,7 +73,8 @@ def _role(registry: Registry, target: TargetEntry) -> str:
 def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None:
     entry = registry.find("attack", attack.plugin)
     spec, kind = attack_spec(entry), registry.load(entry)
-    preset_config(kind, attack.preset, attack.options, f"attack {spec.name!r}")
+    options = with_evidence(kind, attack.options, attack.evidence)
+    preset_config(kind, attack.preset, options, f"attack {spec.name!r}")
     _check_precision(attack.precision)
     if attack.access is not None and Access.parse(attack.access) < spec.access:
         raise UsageError(f"attack {spec.name!r} needs {spec.access.label} access, not {attack.access}")
