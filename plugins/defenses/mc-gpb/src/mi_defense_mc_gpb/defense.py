@@ -52,10 +52,10 @@ class MarkovChainPrivacyBottleneckConfig(Config):
         0.3, ge=0, lt=1, description="share of the edges that is left out for good (authors: Cora 0.18, Citeseer 0.702)"
     )
     beta: float = Field(
-        0.2, ge=0, description="weight of what neighbours tell of each other (authors, Cora, kde: 1.3 to 1.7)"
+        0.05, ge=0, description="weight of what neighbours tell of each other (authors, Cora, kde: 1.3 to 1.7)"
     )
     gamma: float = Field(
-        0.2, ge=0, description="weight of what layers tell of each other (authors, Cora, kde: 1.4 and 1.5)"
+        0.05, ge=0, description="weight of what layers tell of each other (authors, Cora, kde: 1.4 and 1.5)"
     )
     measure: Literal["kde", "cka", "hsic", "dp"] = Field(
         "cka", description="of how much they tell (authors: kde, on USA dp, which measure no dependence)"
