@@ -14,7 +14,7 @@ There is no differential privacy in it: what is left of the edges is measured, n
 Fidelity notes (paper / authors' code / here)
 - I: mutual information / an estimate that the code calls KDE, or (USA) a norm of products; CKA and HSIC by choice / the
   same four, by default CKA. The estimate has a single bin, at 0, so that columns of inner products take the place of
-  bins: it is no measure of dependence (`dependence.kde`), nor is the norm, and lowering them made edges plainer here.
+  bins: it is no measure of dependence (`dependence.kde`), nor is the norm; lowering the first made edges plainer.
 - The code takes inner products of R, and again their inner products for CKA and HSIC / here inner products once, which
   are the linear CKA and HSIC of their definitions, and means over samples: weights do not depend on how many there are.
 - Weights: one for each layer and data set, from 5e-10 to 6.6 / the same / one for all layers.
@@ -52,10 +52,10 @@ class MarkovChainPrivacyBottleneckConfig(Config):
         0.3, ge=0, lt=1, description="share of the edges that is left out for good (authors: Cora 0.18, Citeseer 0.702)"
     )
     beta: float = Field(
-        0.2, ge=0, description="weight of what neighbours tell of each other (authors, Cora, kde: 1.3 to 1.7)"
+        0.05, ge=0, description="weight of what neighbours tell of each other (authors, Cora, kde: 1.3 to 1.7)"
     )
     gamma: float = Field(
-        0.2, ge=0, description="weight of what layers tell of each other (authors, Cora, kde: 1.4 and 1.5)"
+        0.05, ge=0, description="weight of what layers tell of each other (authors, Cora, kde: 1.4 and 1.5)"
     )
     measure: Literal["kde", "cka", "hsic", "dp"] = Field(
         "cka", description="of how much they tell (authors: kde, on USA dp, which measure no dependence)"
