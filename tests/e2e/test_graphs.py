@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused(place, target):
 
 # many private graphs ----------------------------------------------------------------------------------------------
 
-WHOLE_FLOORS = {"erdos-renyi", "random-public", "public-of-size"}
+WHOLE_FLOORS = {"erdos-renyi", "random-public", "public-of-size", "mean-embedding"}
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,15 @@ def test_they_come_from_the_embedding_of_the_very_graph(toy: WholeTrial) -> None
     assert toy.recovered(own) > toy.recovered(other) + 0.3
 
 
+@pytest.mark.parametrize("method", ["likeliest-public", "decoded"])
+def test_the_mean_embedding_recovers_nothing(toy: WholeTrial, method: str) -> None:
+    attack: Any = toy.attack(method=method)
+    (name, items), *others = attack.baselines(toy.cases, toy.prepared, toy.runtime).items()
+    assert (name, others, [item.case.id for item in items]) == ("mean-embedding", [], [case.id for case in toy.cases])
+    assert toy.recovered(list(items)) < toy.recovered(toy.run(attack)[1]) - 0.3
+    assert attack.baselines(toy.cases, None, toy.runtime) == {}
+
+
 def test_public_graphs_are_sent_once_and_private_ones_named_once(toy: WholeTrial) -> None:
     prepared_on, _ = toy.preparation
     target, found = toy.run()

@@ -148,6 +148,14 @@ class EmbeddingToGraph(StructureAttack):
         decoder.load_state_dict(dict(prepared.state["weights"]))
         return runtime.place(decoder)
 
+    def baselines(
+        self, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
+    ) -> Mapping[str, Sequence[Reconstruction]]:
+        """Return what the attack gives of whole graphs without their embeddings; of nodes nothing."""
+        if prepared is None or not whole_graphs.is_prepared(prepared):
+            return {}
+        return whole_graphs.baselines(self.config.method, cases, prepared, runtime)
+
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the public nodes; a query for each private node or graph comes on top."""
         return Forecast(preparation=Spending(queries=n_public), per_case=Spending())

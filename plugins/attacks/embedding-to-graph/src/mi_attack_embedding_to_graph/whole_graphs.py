@@ -215,6 +215,16 @@ def run(
             raise problem
 
 
+@torch.no_grad()
+def baselines(
+    method: Method, cases: Sequence[Case], prepared: Prepared, runtime: Runtime
+) -> dict[str, list[Reconstruction]]:
+    """Return ``mean-embedding``: what the attack gives of the size and the mean public embedding, asking nobody."""
+    public, decoder = _restored(prepared.state[KEY], runtime)
+    found = [_read(method, public, decoder, public.mean[None], known_graph_of(case)) for case in cases]
+    return {"mean-embedding": [recovered(case, graph) for case, graph in zip(cases, found, strict=True)]}
+
+
 def _restored(state: Mapping[str, Any], runtime: Runtime) -> tuple[Public, nn.Module]:
     parts = {name: state[name].to(runtime.device) for name in ("embeddings", "edges", "sizes")}
     public = Public(parts["embeddings"], parts["edges"].float(), parts["sizes"])

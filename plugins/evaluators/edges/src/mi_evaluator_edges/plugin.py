@@ -15,7 +15,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
         EvaluatorSpec(
             name="edges",
             target="mi_evaluator_edges.evaluator:EdgesEvaluator",
-            summary="Recovered edges (AUC, precision) or whole graphs (kernel, histograms), and gain over no target",
+            summary="Edges that came back (AUC), or whole graphs (kernel, histograms), and the gain over no target",
             modality="graph",
             goals=("structure",),
             needs=("truth",),

@@ -32,7 +32,9 @@ BINS = 10
 EQUAL = 1 - 1e-9
 """Kernels above differ from 1 by rounding."""
 
-FLOORS = ("erdos-renyi", "random-public", "public-of-size")
+FLOORS = ("erdos-renyi", "random-public", "public-of-size", "mean-embedding")
+"""Of the modality, and of attacks that learn from public graphs: what they give without the private embedding."""
+
 DOWN = ("edge-count-error",)
 UNITS: Mapping[str, str] = {"gain": "kernel", "edge-count-error": "edges"}
 
