@@ -9,7 +9,7 @@ import pytest
 
 from micore import api
 from micore.artifacts import Bundle
-from micore.errors import AccessDenied, ModelError, UsageError
+from micore.errors import AccessDenied, ConfigError, ModelError, UsageError
 from tests.e2e.commands import call
 
 DATA = {"nodes": 120, "kept": 0.6}
@@ -75,6 +75,24 @@ def test_labels_as_evidence_bring_their_floors(place, target):
     assert run.manifest["evidence"] == "labels"
 
 
+def test_known_edges_bring_their_floors_and_are_not_judged(place, target):
+    run = api.attack(
+        "link-similarity", model=target, evidence="edges", options={"attack": 7}, output=place / "known", device="cpu"
+    )
+    auc, gain = figures(run, "auc"), figures(run, "gain")
+    learned = {"common-neighbours", "feature-links", "neighbour-links"}
+    assert auc.keys() == {"attack", *FLOORS, *learned}
+    best = max(auc[name] for name in ("feature-cosine", *learned))
+    assert gain["attack"] == pytest.approx(auc["attack"] - best)
+    assert gain["attack"] > 0
+    assert run.manifest["evidence"] == "edges"
+    assert run.manifest["cases"][0]["spending"]["queries"] == 120
+    notes = next(item.notes for item in run.measurements() if item.name == "auc")
+    assert any("known edges are left out" in note for note in notes)
+    assert call(place, "evaluate", run.directory, "-e", "edges").exit_code == 0
+    assert figures(run, "auc") == auc
+
+
 @pytest.mark.parametrize("name", ["lap-graph", "gap"])
 def test_a_defended_target_answers_on_other_edges(place, name):
     path = place / f"{name}.safetensors"
@@ -104,6 +122,10 @@ def test_a_gradient_of_single_nodes_is_refused_with_what_protects_edges(place):
 def test_what_does_not_fit_is_refused(place, target):
     with pytest.raises(AccessDenied):
         api.attack("link-similarity", model=target, access="label", output=place / "denied", device="cpu")
+    with pytest.raises(ConfigError, match="attack 3 learns from known edges: --evidence edges"):
+        api.attack("link-similarity", model=target, options={"attack": 3}, output=place / "without", device="cpu")
+    with pytest.raises(ConfigError, match="option 'evidence'"):
+        api.attack("linkteller", model=target, evidence="edges", output=place / "unused", device="cpu")
     with pytest.raises(UsageError, match="there is one private graph"):
         api.attack("link-similarity", model=target, classes="3", output=place / "choice", device="cpu")
     with pytest.raises(ModelError, match="is for modality image"):

@@ -32,7 +32,7 @@ from torch import Tensor
 from mi_evaluator_edges import whole
 from mi_graph.baselines import EQUAL_KNOWLEDGE
 from mi_graph.cases import KEPT, KNOWN, OTHER, REMOVED
-from mi_graph.graphs import Graph, all_pairs
+from mi_graph.graphs import Graph, all_pairs, pairs_at
 from mi_graph.measures import Ranking
 from micore.contracts import Config, Interval, Measurement, Reference, Subject
 from micore.errors import DataError
@@ -53,12 +53,11 @@ class EdgesConfig(Config):
 class Judged:
     """Scores of a subject for the pairs of one graph, and what the pairs are.
 
-    scores (p,), truth (p,): see `mi_graph.cases.marked`; pairs (2, p); recovered: the edges that were given back.
+    scores (p,), truth (p,): see `mi_graph.cases.marked`; recovered: the edges that were given back.
     """
 
     scores: Tensor
     truth: Tensor
-    pairs: Tensor
     recovered: Graph
     private: Graph
 
@@ -91,10 +90,15 @@ class Judged:
             found["auc-kept-removed"] = Ranking.of(self.scores[edges], is_edge[edges]).auc()
         return found
 
+    def pairs(self, rows: Tensor) -> Tensor:
+        """Return which pairs these are, (2, r): of all pairs of a large graph nobody keeps a list."""
+        asked = self.private.pairs
+        return pairs_at(rows, self.private.n_nodes) if asked is None else asked[:, rows]
+
     def _degrees(self) -> tuple[Tensor, Tensor]:
         """Return how many edges each node has among the recovered, and truly, (n,) each, without those known before."""
-        held = self.pairs[:, self.truth == KNOWN].flatten()
-        known = torch.bincount(held, minlength=self.private.n_nodes)
+        held = self.pairs((self.truth == KNOWN).nonzero().flatten())
+        known = torch.bincount(held.flatten(), minlength=self.private.n_nodes)
         return self.recovered.degrees() - known, self.private.degrees() - known
 
 
@@ -161,7 +165,7 @@ class EdgesEvaluator:
             graph.truth[rows] == OTHER, float((graph.truth == OTHER).sum() / (graph.truth[rows] == OTHER).sum()), 1.0
         )
         is_edge, n = graph.truth[rows] == KEPT, graph.private.n_nodes
-        one, two = graph.pairs[:, rows]
+        one, two = graph.pairs(rows)
         own, others = (
             [Ranking.of(item.scores[rows], is_edge) for item in items] for items in ([graph], floors)
         )  # fmt: skip
@@ -206,18 +210,17 @@ def _judged(subject: Subject, reference: Reference) -> list[Judged]:
             raise DataError(
                 f"edges: {subject.name} gives a graph of {graph.n_nodes} nodes, the private one has {truth.n_nodes}"
             )
-        pairs = all_pairs(truth.n_nodes) if truth.pairs is None else truth.pairs
-        scores = graph.scores if graph.scores is not None else _as_scores(graph, pairs)
+        scores = graph.scores if graph.scores is not None else _as_scores(graph, truth)
         if len(scores) != len(truth.scores):
             raise DataError(f"edges: {subject.name} scores {len(scores)} pairs of {len(truth.scores)}")
-        found.append(Judged(scores.cpu(), truth.scores, pairs, graph, truth))
+        found.append(Judged(scores.cpu(), truth.scores, graph, truth))
     return found
 
 
-def _as_scores(graph: Graph, pairs: Tensor) -> Tensor:
+def _as_scores(graph: Graph, truth: Graph) -> Tensor:
     """Return 1 for pairs that are edges of a graph, else 0."""
     n = graph.n_nodes
-    known = graph.edges[0] * n + graph.edges[1]
+    pairs, known = all_pairs(n) if truth.pairs is None else truth.pairs, graph.edges[0] * n + graph.edges[1]
     return torch.isin(pairs[0] * n + pairs[1], known).float()
 
 
