@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch.nn import functional
 
 from mi_attack_hete_gmi.attack import first_order, second_order
 from mi_graph.cases import known_of
+from micore import api
 from micore.contracts import Case
-from micore.errors import AccessDenied, UsageError
+from micore.errors import AccessDenied, ModelError, UsageError
 from micore.runtime import Random
 from micore.testing import Trial
 from micore.threat import Access, Spending
@@ -60,6 +62,8 @@ def test_proximities_make_a_difference(toy: Trial) -> None:
 
 def test_each_step_asks_about_all_nodes_both_ways(toy: Trial) -> None:
     target, _ = toy.run(toy.attack(steps=7))
+    assert target.ledger.total == Spending(queries=60 * 7, gradients=60 * 7)
+    target, _ = toy.run(toy.attack(steps=7, decode="encoder"))
     assert target.ledger.total == Spending(queries=60 * 8, gradients=60 * 7)  # one look more to decode
 
 
@@ -81,3 +85,15 @@ def test_what_does_not_fit_is_refused(toy: Trial) -> None:
             list(toy.attack().run(toy.target(), [case], None, toy.runtime))
     with pytest.raises(AccessDenied):
         list(toy.attack().run(toy.target(access=Access.SCORES), toy.cases, None, toy.runtime))
+
+
+def test_kinds_of_edges_are_searched_each_by_itself(tmp_path: Path) -> None:
+    """A target that tells kinds apart: its kinds are known edges by edge, and the search gives more than chance."""
+    data = {"nodes": 80, "groups": 3, "kinds": 2, "degree": 4.0, "words": 24, "homophily": 0.9, "kept": 0.8}
+    path = tmp_path / "rgcn.safetensors"
+    api.train(data="blocks", model="rgcn", data_options=data, output=path, device="cpu", training={"epochs": 60})
+    run = api.attack("hete-gmi", model=path, evidence="labels", output=tmp_path / "run", device="cpu")
+    values = {item.name: item.value for item in run.measurements() if item.subject == "attack"}
+    assert values["auc"] > 0.75
+    with pytest.raises(ModelError, match="relaxed edges of 2 kinds"):
+        api.attack("graphmi", model=path, evidence="labels", output=tmp_path / "one", device="cpu")

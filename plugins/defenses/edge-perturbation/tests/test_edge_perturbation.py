@@ -91,7 +91,7 @@ def test_a_target_is_asked_on_the_edges_it_was_trained_on() -> None:
     assert defense.facts() == {"epsilon": 2.0, "edges": edges.shape[1]}
     graph = data.split("private").graph  # type: ignore[attr-defined]
     adapter = GraphAdapter(data.input)
-    deployed = DeployedAdapter(adapter, graph.edges, graph.n_nodes)
+    deployed = DeployedAdapter(adapter, graph)
     known = Known(features=graph.features, n_edges=graph.n_edges)
     module.eval()
     asked = module(deployed(known.nodes()))

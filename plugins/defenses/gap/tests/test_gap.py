@@ -36,7 +36,7 @@ DATA = open_blocks(None, nodes=200, kept=0.5)
 GRAPH = DATA.graph
 N = GRAPH.n_nodes
 ADAPTER = GraphAdapter(DATA.input)
-DEPLOYED = DeployedAdapter(ADAPTER, GRAPH.edges, N)
+DEPLOYED = DeployedAdapter(ADAPTER, GRAPH)
 CPU = Runtime(device=torch.device("cpu"))
 TRAINING = TrainingConfig(epochs=120, batch_size=4096, learning_rate=1e-2, weight_decay=5e-2, augment="none")
 
@@ -229,7 +229,7 @@ def test_a_training_that_was_killed_goes_on_with_the_same_sums(tmp_path: Any) ->
 
 
 def test_no_query_looks_at_an_edge(private: GraphNetwork) -> None:
-    none = DeployedAdapter(ADAPTER, torch.empty(2, 0, dtype=torch.int64), N)
+    none = DeployedAdapter(ADAPTER, Graph(GRAPH.features, torch.empty(2, 0, dtype=torch.int64)))
     named = Known(features=GRAPH.features, n_edges=GRAPH.n_edges).nodes()
     assert torch.equal(private(DEPLOYED(named)), private(none(named)))
     for service in ("embed", "explain"):

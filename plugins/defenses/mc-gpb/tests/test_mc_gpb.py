@@ -50,7 +50,7 @@ class Trained:
 
     def inputs(self, features: Tensor = GRAPH.features) -> GraphInputs:
         known = Known(features=features, n_edges=GRAPH.n_edges)
-        return DeployedAdapter(ADAPTER, GRAPH.edges, GRAPH.n_nodes)(known.nodes())
+        return DeployedAdapter(ADAPTER, GRAPH)(known.nodes())
 
     def accuracy(self) -> float:
         part = DATA.split("holdout")

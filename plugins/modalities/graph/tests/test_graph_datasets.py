@@ -166,3 +166,20 @@ def test_cora_has_its_known_sizes() -> None:
         assert (data.graph.n_nodes, data.graph.n_edges, len(data.classes)) == (2708, 5278, 7)
         assert data.graph.features.shape[1] == 1433
     assert len(planetoid.split("private")) == 140
+
+
+def test_kinds_of_edges_go_with_their_edges() -> None:
+    """Nodes are renumbered and edges taken out: each edge keeps its kind, and most within classes are of the first."""
+    whole, half = (open_blocks(None, kinds=2, kept=kept) for kept in (1.0, 0.5))
+    assert whole.input.options["kinds"] == 2
+    kinds, kept = (
+        {tuple(edge): kind for *edge, kind in torch.cat([data.graph.edges, data.graph.kinds[None]]).T.tolist()}
+        for data in (whole, half)
+    )
+    assert kept.items() < kinds.items()
+    inside = whole.labels[whole.graph.edges[0]] == whole.labels[whole.graph.edges[1]]
+    assert float(whole.graph.kinds[inside].eq(0).float().mean()) == pytest.approx(0.8, abs=0.05)
+    assert float(whole.graph.kinds[~inside].eq(0).float().mean()) == pytest.approx(0.2, abs=0.05)
+    plain = open_blocks(None)
+    assert plain.graph.kinds is None
+    assert torch.equal(plain.graph.edges, whole.graph.edges)

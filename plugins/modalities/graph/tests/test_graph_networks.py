@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from mi_graph.adapter import TASK, GraphAdapter
+from mi_graph.adapter import EDGE_KINDS, TASK, GraphAdapter
 from mi_graph.batch import Graphs
 from mi_graph.graphs import Graph
-from mi_graph.networks import gat, gcn, gin, sage
+from mi_graph.networks import gat, gcn, gin, rgcn, sage
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.runtime import Random
 
-KINDS = {"gcn": gcn, "sage": sage, "gat": gat, "gin": gin}
+KINDS = {"gcn": gcn, "sage": sage, "gat": gat, "gin": gin, "rgcn": rgcn}
 NODE_SPEC, GRAPH_SPEC = (InputSpec(shape=(5,), options={TASK: task}) for task in ("node", "graph"))
 
 
@@ -41,6 +41,23 @@ def test_relaxed_edges_of_zero_and_one_are_edges(kind: str, graph: Graph) -> Non
     (gradient,) = torch.autograd.grad(relaxed.square().sum(), weights)
     assert gradient.isfinite().all()
     assert gradient[weights == 0].any()  # of edges that are not there
+
+
+def test_kinds_of_edges_count_by_weights_of_their_own(graph: Graph) -> None:
+    spec = InputSpec(shape=(5,), options={TASK: "node", EDGE_KINDS: 2})
+    torch.manual_seed(0)
+    network: Any = rgcn(3, spec).eval()
+    adapter, kinds = GraphAdapter(spec), torch.tensor([0, 1, 1, 0, 1, 0])
+    heterogeneous = Graph(graph.features, graph.edges, kinds=kinds)
+    weights = torch.zeros(2, 7, 7)
+    weights[kinds, graph.edges[0], graph.edges[1]] = weights[kinds, graph.edges[1], graph.edges[0]] = 1
+    plain = network(adapter(Graphs.nodes_of(heterogeneous)))
+    relaxed = network(adapter(Graphs.nodes_of(Graph(graph.features, graph.edges[:, :0], weights=weights))))
+    torch.testing.assert_close(relaxed, plain, rtol=1e-4, atol=1e-4)
+    other = network(adapter(Graphs.nodes_of(Graph(graph.features, graph.edges, kinds=1 - kinds))))
+    assert not torch.allclose(other, plain, atol=1e-3)
+    with pytest.raises(ModelError, match="relaxed edges of 2 kinds"):
+        network(adapter(Graphs.nodes_of(Graph(graph.features, graph.edges[:, :0], weights=weights.sum(dim=0)))))
 
 
 @pytest.mark.parametrize("kind", KINDS)

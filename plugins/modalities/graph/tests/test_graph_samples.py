@@ -106,7 +106,7 @@ def test_what_does_not_fit_a_network_is_refused() -> None:
 
 def test_only_an_interface_knows_the_private_edges() -> None:
     private = path_of(4)
-    deployed = DeployedAdapter(GraphAdapter(NODE_SPEC), private.edges, private.n_nodes)
+    deployed = DeployedAdapter(GraphAdapter(NODE_SPEC), private)
     named = Graphs.nodes_of(Graph.named(2 * private.features))
     inputs = deployed(named)
     assert torch.equal(inputs.edge_index, GraphAdapter(NODE_SPEC)(Graphs.nodes_of(private)).edge_index)

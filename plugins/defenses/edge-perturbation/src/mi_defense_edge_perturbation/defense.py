@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mi_defense_edge_perturbation.perturbing import noisy, randomised, swapped
 from mi_graph.graphs import Graph
-from mi_graph.networks import GraphNetwork
+from mi_graph.networks import GraphNetwork, RelationalNetwork
 from micore.contracts import Config, Defense
 from micore.errors import ModelError
 from micore.kit.training import Trainer
@@ -61,6 +61,8 @@ class ChangedEdges(Defense):
         """
         if not isinstance(module, GraphNetwork):
             raise ModelError(f"{type(module).__name__} is no network of mi-graph: its edges cannot be changed")
+        if isinstance(module, RelationalNetwork):
+            raise ModelError("changed edges have no kinds, which the network tells apart", hint="gcn, sage, gat or gin")
         if module.head is not None:
             raise ModelError(
                 "the edges of one private graph are changed; this network classifies many", hint="leave --defense out"

@@ -16,6 +16,9 @@ from micore.inputs import InputSpec
 TASK = "task"
 """The option of an `InputSpec` that says what a network classifies: ``node`` or ``graph``."""
 
+EDGE_KINDS = "kinds"
+"""The option of an `InputSpec` that says how many kinds of edges there are, where these differ."""
+
 
 @dataclass(frozen=True)
 class GraphInputs:
@@ -23,7 +26,8 @@ class GraphInputs:
 
     features: (N, F); edge_index: int64 (2, 2 E), each edge in both directions; graph_of: which graph a node is of,
     int64 (N,); rows: the nodes that are asked about, int64 (B,), None: all graphs as wholes; n_graphs: how many.
-    weights: relaxed adjacency (N, N) in place of the edges, of a single graph. home: all are the target's own graph.
+    weights: relaxed adjacency (N, N) or (k, N, N) in place of the edges, of a single graph. kinds: of which kind each
+    edge is, int64 (2 E,), where these differ. home: all are the target's own graph.
     """
 
     features: Tensor
@@ -32,6 +36,7 @@ class GraphInputs:
     rows: Tensor | None
     n_graphs: int
     weights: Tensor | None = None
+    kinds: Tensor | None = None
     home: bool = False
 
     @property
@@ -48,6 +53,7 @@ class GraphInputs:
             self, features=self.features.to(device), edge_index=self.edge_index.to(device),
             graph_of=self.graph_of.to(device), rows=None if self.rows is None else self.rows.to(device),
             weights=None if self.weights is None else self.weights.to(device),
+            kinds=None if self.kinds is None else self.kinds.to(device),
         )  # fmt: skip
 
 
@@ -80,7 +86,7 @@ class GraphAdapter:
             edge_index=torch.cat([edges, edges.flip(0)], dim=1),
             graph_of=torch.arange(len(sizes)).repeat_interleave(sizes),
             rows=starts[batch.owners] + batch.nodes if self.spec.options[TASK] == "node" else None,
-            n_graphs=len(sizes), weights=relaxed,
+            n_graphs=len(sizes), weights=relaxed, kinds=_kinds_of(graphs),
             home=all(graph.home for graph in graphs),
         )  # fmt: skip
 
@@ -104,6 +110,14 @@ class GraphAdapter:
             raise ModelError("relaxed graphs are asked about one by one")
 
 
+def _kinds_of(graphs: Sequence[Graph]) -> Tensor | None:
+    """Return the kind of each edge in both directions, int64 (2 E,); None where no graph tells them apart."""
+    if all(graph.kinds is None for graph in graphs):
+        return None
+    parts = [torch.zeros(graph.n_edges, dtype=torch.int64) if graph.kinds is None else graph.kinds for graph in graphs]
+    return torch.cat(parts).repeat(2)
+
+
 @dataclass(frozen=True)
 class DeployedAdapter:
     """What the interface of a target does that is used on a private graph: nodes that are named get its edges.
@@ -112,8 +126,7 @@ class DeployedAdapter:
     """
 
     inner: GraphAdapter
-    edges: Tensor
-    n_nodes: int
+    private: Graph
 
     def __call__(self, samples: Graphs | Sequence[Graphs]) -> GraphInputs:
         """Return the inputs, with the private edges where they are named."""
@@ -123,9 +136,9 @@ class DeployedAdapter:
     def _with_edges(self, graph: Graph) -> Graph:
         if not graph.private:
             return graph
-        if graph.n_nodes != self.n_nodes:
-            raise ModelError(f"the private graph has {self.n_nodes} nodes, not {graph.n_nodes}")
-        return Graph(graph.features, self.edges, home=True)
+        if graph.n_nodes != self.private.n_nodes:
+            raise ModelError(f"the private graph has {self.private.n_nodes} nodes, not {graph.n_nodes}")
+        return Graph(graph.features, self.private.edges, kinds=self.private.kinds, home=True)
 
 
 @dataclass(frozen=True)

@@ -30,4 +30,5 @@ def augment(samples: Graphs, strength: str, rng: Random) -> Graphs:
 
 def _thinned(graph: Graph, share: float, rng: Random) -> Graph:
     stays, seen = (rng.uniform(tuple(shape)) >= share for shape in ((graph.n_edges,), graph.features.shape))
-    return replace(graph, edges=graph.edges[:, stays], features=graph.features * seen)
+    kinds = None if graph.kinds is None else graph.kinds[stays]
+    return replace(graph, edges=graph.edges[:, stays], kinds=kinds, features=graph.features * seen)

@@ -83,7 +83,7 @@ def joined(parts: Sequence[Graphs]) -> Graphs:
 
 # as tensors -----------------------------------------------------------------------------------------------
 
-_PARTS = ("features", "edges", "scores", "pairs", "weights")
+_PARTS = ("features", "edges", "scores", "pairs", "weights", "kinds")
 
 
 def pack(samples: Graphs) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ def structure_cases(dataset: Dataset | None, choice: str | None, evidence: str |
     private = graph_data(dataset)
     known = Known(
         features=private.graph.features, n_edges=private.graph.n_edges, pairs=asked_pairs(private),
+        kinds=private.graph.counts_of_kinds(),
         labels=private.labels if "labels" in kind else None, edges=known_edges(private) if "edges" in kind else None,
     )  # fmt: skip
     return [Case(id="graph-0", goal="structure", evidence=known)]

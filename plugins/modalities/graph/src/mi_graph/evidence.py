@@ -28,7 +28,7 @@ class Known:
 
     features: float32 (n, F). n_edges: how many edges to give back. labels: int64 (n,), the true class of each node, or
     None. edges: int64 (2, k), edges that are known, or None; nobody judges what is said of them. pairs: the pairs that
-    are asked about, int64 (2, p); None: all.
+    are asked about, int64 (2, p); None: all. kinds: how many edges there are of each kind, where these differ.
     """
 
     features: Tensor
@@ -36,6 +36,7 @@ class Known:
     labels: Tensor | None = None
     edges: Tensor | None = None
     pairs: Tensor | None = None
+    kinds: tuple[int, ...] = ()
 
     @property
     def kind(self) -> str:

@@ -17,10 +17,11 @@ class Graph:
 
     features: float32 (n, F); F may be 0. edges: int64 (2, m), each once, the smaller node first, in rising order.
     scores: float32 (p,), how sure an attack is that pairs are edges; pairs: which pairs these are, int64 (2, p) like
-    edges, None: all of them (`all_pairs`). weights: a relaxed adjacency (n, n) that takes the place of the edges and
-    through which gradients flow, for white-box attacks. private: the edges are those of the target's own graph, which
-    only its interface knows (`Graph.named`). number: which of the target's private graphs it is, where these are many
-    (`Graph.numbered`). home: it is the target's own graph, whose edges a defense may have changed.
+    edges, None: all of them (`all_pairs`). weights: a relaxed adjacency (n, n), of k kinds of edges (k, n, n), that
+    takes the place of the edges and through which gradients flow, for white-box attacks. kinds: of which kind each edge
+    is, int64 (m,), in a heterogeneous graph; None: they do not differ. private: the edges are those of the target's own
+    graph, which only its interface knows (`Graph.named`). number: which of the target's private graphs it is, where
+    these are many (`Graph.numbered`). home: it is the target's own graph, whose edges a defense may have changed.
 
     Raises: ValueError when the parts do not fit each other.
     """
@@ -30,6 +31,7 @@ class Graph:
     scores: Tensor | None = None
     pairs: Tensor | None = None
     weights: Tensor | None = None
+    kinds: Tensor | None = None
     private: bool = False
     home: bool = False
     number: int | None = None
@@ -53,7 +55,9 @@ class Graph:
         wanted = n_pairs(n) if self.pairs is None else self.pairs.shape[1]
         if self.scores is not None and self.scores.shape != (wanted,):
             raise ValueError(f"{tuple(self.scores.shape)} scores for {wanted} pairs")
-        if self.weights is not None and self.weights.shape != (n, n):
+        if self.kinds is not None and self.kinds.shape != (self.n_edges,):
+            raise ValueError(f"{tuple(self.kinds.shape)} kinds of {self.n_edges} edges")
+        if self.weights is not None and (self.weights.ndim not in (2, 3) or self.weights.shape[-2:] != (n, n)):
             raise ValueError(f"weights {tuple(self.weights.shape)} for {n} nodes")
 
     @property
@@ -69,10 +73,15 @@ class Graph:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the content, 64 hex digits."""
-        parts = (self.features, self.edges, self.scores, self.pairs, self.weights)
+        parts = [self.features, self.edges, self.scores, self.pairs, self.weights]
+        parts += [] if self.kinds is None else [self.kinds]
         shapes = [None if part is None else list(part.shape) for part in parts]
         named = self.private if self.number is None else self.number
         return digest(named, shapes, *map(_bytes, parts))
+
+    def counts_of_kinds(self) -> tuple[int, ...]:
+        """Return how many edges there are of each kind; nothing where kinds are not told apart."""
+        return () if self.kinds is None else tuple(torch.bincount(self.kinds).tolist())
 
     def degrees(self) -> Tensor:
         """Return how many edges each node has, int64 (n,)."""

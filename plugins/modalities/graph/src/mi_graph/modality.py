@@ -63,7 +63,7 @@ class GraphModality:
         if isinstance(dataset, GraphsDataset):
             return DeployedGraphs(adapter, dataset.split("private").graphs)
         private = graph_data(dataset).graph
-        return DeployedAdapter(adapter, private.edges, private.n_nodes)
+        return DeployedAdapter(adapter, private)
 
     def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
         """Return the private graph behind each case, by case id."""

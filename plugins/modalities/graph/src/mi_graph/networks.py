@@ -1,10 +1,10 @@
 """Graph networks that classify nodes or graphs, on PyTorch Geometric's convolutions.
 
 GCN: Kipf and Welling, ICLR 2017. GraphSAGE with mean aggregation: Hamilton, Ying and Leskovec, NeurIPS 2017. GAT:
-Velickovic et al., ICLR 2018. GIN: Xu et al., ICLR 2019.
+Velickovic et al., ICLR 2018. GIN: Xu et al., ICLR 2019. R-GCN: Schlichtkrull et al., ESWC 2018.
 
-Each convolution takes edges, int64 (2, E), or a relaxed adjacency, float (N, N): entry (i, j) says how much of an edge
-there is, gradients flow through it, and with entries 0 and 1 both agree.
+Each convolution takes edges, int64 (2, E), or a relaxed adjacency, float (N, N), for R-GCN (k, N, N) for k kinds of
+edges: entry (i, j) says how much of an edge there is, gradients flow through it, and with entries 0 and 1 both agree.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mi_graph.adapter import TASK, GraphInputs
-from mi_graph.pyg import GATConv, GCNConv, GINConv, SAGEConv, global_mean_pool
+from mi_graph.adapter import EDGE_KINDS, TASK, GraphInputs
+from mi_graph.pyg import GATConv, GCNConv, GINConv, RGCNConv, SAGEConv, global_mean_pool
 from micore.errors import ModelError, UsageError
 from micore.inputs import InputSpec
 from micore.threat import Access
@@ -75,6 +75,17 @@ class GIN(GINConv):  # type: ignore[misc]
         if not edges.is_floating_point():
             return super().forward(features, edges)
         return self.nn((1 + self.eps) * features + edges @ features)
+
+
+class RGCN(RGCNConv):  # type: ignore[misc]
+    """The means of the neighbours by each kind of edge, each kind with weights of its own, beside the node itself."""
+
+    def forward(self, features: Tensor, edges: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Return features (N, out) of features (N, width); edges: with their kinds, or relaxed, (k, N, N)."""
+        if not isinstance(edges, Tensor):
+            return super().forward(features, *edges)
+        means = edges @ features / edges.sum(dim=2, keepdim=True).clamp(min=1e-6)
+        return (means @ self.weight).sum(dim=0) + features @ self.root + self.bias
 
 
 Kind = Callable[[int, int], nn.Module]
@@ -146,7 +157,7 @@ class GraphNetwork(nn.Module):
     def _edges(self, inputs: GraphInputs) -> Tensor:
         """Return relaxed edges, those of the inputs, or of its own graph what a defense made of them."""
         if inputs.weights is not None:
-            return inputs.weights
+            return inputs.weights if inputs.weights.ndim == 2 else inputs.weights.sum(dim=0)
         own = self.own_edges() if inputs.home and self.own_edges is not None else None
         if own is None:
             return inputs.edge_index
@@ -171,9 +182,43 @@ class GraphNetwork(nn.Module):
         return values if inputs.rows is None else values[inputs.rows]
 
 
+class RelationalNetwork(GraphNetwork):
+    """A graph network that tells kinds of edges apart; n_kinds: how many there are."""
+
+    def __init__(self, n_kinds: int, *sizes: Any, **options: Any) -> None:
+        super().__init__(partial(RGCN, num_relations=n_kinds), *sizes, **options)
+        self.n_kinds = n_kinds
+
+    def _edges(self, inputs: GraphInputs) -> Any:
+        """Return the edges with their kinds, or relaxed ones, (k, N, N).
+
+        Raises: ModelError for relaxed edges of one kind, and for edges that a defense put in the place of others.
+        """
+        if inputs.weights is not None:
+            weights = inputs.weights if inputs.weights.ndim == 3 else inputs.weights[None]
+            if len(weights) != self.n_kinds:
+                raise ModelError(f"the network takes relaxed edges of {self.n_kinds} kinds", hint="see hete-gmi")
+            return weights
+        if self.own_edges is not None:
+            raise ModelError("edges that a defense changes have no kinds", hint="a network for one kind of edges")
+        kinds = inputs.kinds
+        return inputs.edge_index, torch.zeros_like(inputs.edge_index[0]) if kinds is None else kinds
+
+
+def rgcn(n_classes: int, spec: InputSpec, *, width: int = 16, layers: int = 2, dropout: float = 0.5) -> GraphNetwork:
+    """Build a relational graph network: Schlichtkrull et al., ESWC 2018.
+
+    width: of the hidden layers; layers: convolutions; dropout: between them. Raises: ModelError for sizes that make no
+    network.
+    """
+    make = partial(RelationalNetwork, spec.options.get(EDGE_KINDS, 1))
+    return _build(make, n_classes, spec, width=width, layers=layers, dropout=dropout)
+
+
 def _build(
-    kind: Kind, n_classes: int, spec: InputSpec, *, width: int = 16, layers: int = 2, dropout: float = 0.5
-) -> GraphNetwork:
+    make: Callable[..., GraphNetwork], n_classes: int, spec: InputSpec, *, width: int = 16, layers: int = 2,
+    dropout: float = 0.5,
+) -> GraphNetwork:  # fmt: skip
     """Build a graph network.
 
     width: of the hidden layers; layers: convolutions; dropout: between them. Raises: ModelError for sizes that make no
@@ -184,10 +229,10 @@ def _build(
         raise ModelError(f"a graph network takes (features,) of nodes or graphs, not {spec.to_dict()}")
     if n_classes < 1 or width < 1 or layers < 1 or not 0 <= dropout < 1:
         raise ModelError(f"no graph network of {n_classes} classes, width {width}, {layers} layers, dropout {dropout}")
-    return GraphNetwork(kind, spec.shape[0], n_classes, task, width=width, layers=layers, dropout=dropout)
+    return make(spec.shape[0], n_classes, task, width=width, layers=layers, dropout=dropout)
 
 
-gcn = partial(_build, GCN)
-sage = partial(_build, SAGE)
-gat = partial(_build, GAT)
-gin = partial(_build, GIN)
+gcn = partial(_build, partial(GraphNetwork, GCN))
+sage = partial(_build, partial(GraphNetwork, SAGE))
+gat = partial(_build, partial(GraphNetwork, GAT))
+gin = partial(_build, partial(GraphNetwork, GIN))

@@ -63,6 +63,7 @@ def mi_models() -> Iterable[ModelSpec]:
         _model("sage", "GraphSAGE with mean aggregation", "Hamilton et al., NeurIPS 2017"),
         _model("gat", "Graph attention", "Velickovic et al., ICLR 2018"),
         _model("gin", "Graph isomorphism network", "Xu et al., ICLR 2019"),
+        _model("rgcn", "Relational graph convolutions, for kinds of edges", "Schlichtkrull et al., ESWC 2018"),
     ]
 
 

@@ -10,9 +10,9 @@ with warnings.catch_warnings():
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import GlobalStorage
     from torch_geometric.io import read_tu_data
-    from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv, global_mean_pool
+    from torch_geometric.nn import GATConv, GCNConv, GINConv, RGCNConv, SAGEConv, global_mean_pool
 
 __all__ = [
-    "Data", "DataEdgeAttr", "DataTensorAttr", "GATConv", "GCNConv", "GINConv", "GlobalStorage", "SAGEConv",
-    "global_mean_pool", "read_tu_data",
+    "Data", "DataEdgeAttr", "DataTensorAttr", "GATConv", "GCNConv", "GINConv", "GlobalStorage", "RGCNConv",
+    "SAGEConv", "global_mean_pool", "read_tu_data",
 ]  # fmt: skip

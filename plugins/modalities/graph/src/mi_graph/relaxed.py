@@ -5,7 +5,7 @@ A relaxed adjacency is float (n, n), or (k, n, n) for k kinds of edges, symmetri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,10 +30,12 @@ class Descent:
     problem: BudgetExceeded | None = None
 
 
-def descend(gradient: Gradient, start: Tensor, *, steps: int, step_size: float, most: float) -> Descent:
+def descend(
+    gradient: Gradient, start: Tensor, *, steps: int, step_size: float, most: float | Sequence[float]
+) -> Descent:
     """Take steps of gradient descent; after each, edges are projected to [0, 1] and to a sum of at most ``most``.
 
-    A pair moves by the gradients of both its entries.
+    A pair moves by the gradients of both its entries. most: of k kinds of edges, start (k, n, n), one for each.
     """
     descent, losses = Descent(start), []
     for step in range(steps):
@@ -44,7 +46,11 @@ def descend(gradient: Gradient, start: Tensor, *, steps: int, step_size: float, 
             break
         losses.append(loss.detach())
         moved = descent.edges - step_size * (slope + slope.mT)
-        descent.edges = projected(without_diagonal(moved), most)
+        moved = without_diagonal(moved)
+        if isinstance(most, Sequence):
+            descent.edges = torch.stack([projected(part, of_it) for part, of_it in zip(moved, most, strict=True)])
+        else:
+            descent.edges = projected(moved, most)
     descent.losses = torch.stack(losses).tolist() if losses else []
     return descent
 

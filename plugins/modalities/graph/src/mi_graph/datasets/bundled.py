@@ -61,6 +61,7 @@ class BlocksOptions(GraphOptions):
     groups: int = Field(4, ge=2, description="Classes; nodes of one class are joined more often")
     degree: float = Field(6.0, gt=0, description="Mean number of edges of a node")
     homophily: float = Field(0.8, gt=0, le=1, description="Share of the edges that join nodes of one class")
+    kinds: int = Field(1, ge=1, description="Kinds of edges; most of those within classes are of the first")
     words: int = Field(64, ge=2, description="Features of a node: words that it uses or not")
     topical: float = Field(0.5, ge=0, le=1, description="Share of a node's words that its class prefers")
 
@@ -74,10 +75,11 @@ def open_blocks(location: str | None, **options: Any) -> NodeDataset:
     settings = read_options(BlocksOptions, "blocks", options)
     features, edges, labels = _drawn(settings, "private")
     others, other_edges, other_labels = _drawn(settings, "public")
+    kinds = None if settings.kinds == 1 else _kinds(edges, labels, settings)
     return node_dataset(
         "blocks", features, edges, labels, tuple(f"group-{group}" for group in range(settings.groups)), train=None,
         per_class=settings.per_class, kept=settings.kept, seed=settings.seed, options=settings.model_dump(mode="json"),
-        public=Graph(others, other_edges), public_labels=other_labels,
+        public=Graph(others, other_edges), public_labels=other_labels, kinds=kinds,
     )  # fmt: skip
 
 
@@ -114,3 +116,15 @@ def _edges(labels: Tensor, settings: BlocksOptions, rng: Random) -> Tensor:
         found = torch.unique(torch.cat([found, pairs], dim=1), dim=1)
     chosen = rng.permutation(found.shape[1])[:wanted].sort().values
     return found[:, chosen]
+
+
+OF_FIRST_KIND = 0.8
+"""Of the edges within classes: of the first kind. Of those between classes, as many are of the other kinds."""
+
+
+def _kinds(edges: Tensor, labels: Tensor, settings: BlocksOptions) -> Tensor:
+    """Draw of which kind each edge is, int64 (m,)."""
+    rng = Random(derive_seed("blocks", settings.seed, "kinds"))
+    inside = labels[edges[0]] == labels[edges[1]]
+    is_first = rng.uniform((edges.shape[1],)) < torch.where(inside, OF_FIRST_KIND, 1 - OF_FIRST_KIND)
+    return torch.where(is_first, 0, 1 + rng.integers(settings.kinds - 1, (edges.shape[1],)))

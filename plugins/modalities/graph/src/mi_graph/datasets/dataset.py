@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mi_graph.adapter import TASK
+from mi_graph.adapter import EDGE_KINDS, TASK
 from mi_graph.batch import Graphs
-from mi_graph.graphs import Graph, ordered
+from mi_graph.graphs import Graph, ordered, places_of
 from mi_graph.splits import NodeSplit
 from micore.errors import DataError
 from micore.files import digest
@@ -44,7 +44,8 @@ class NodeDataset:
     @cached_property
     def input(self) -> InputSpec:
         """What a model trained on it takes: the features of a node."""
-        return InputSpec(shape=(self.graph.features.shape[1],), options={TASK: "node"})
+        kinds = {} if self.graph.kinds is None else {EDGE_KINDS: int(self.graph.kinds.max()) + 1}
+        return InputSpec(shape=(self.graph.features.shape[1],), options={TASK: "node", **kinds})
 
     @cached_property
     def fingerprint(self) -> str:
@@ -96,28 +97,39 @@ def node_dataset(
     options: Mapping[str, Any],
     public: Graph | None = None,
     public_labels: Tensor | None = None,
+    kinds: Tensor | None = None,
 ) -> NodeDataset:
     """Return a graph as a data set: nodes in a random order, a share of the edges kept, training nodes chosen.
 
     train: the training nodes as numbered in the arguments; None: so many of each class at random. Orders in files often
-    give edges away, and so nobody is given that of the file.
+    give edges away, and so nobody is given that of the file. kinds: of which kind each edge is, int64 (m,), of edges
+    that differ and stand there once.
 
     Raises: DataError when a class has too few nodes, or no edge is left.
     """
     n = len(features)
     order = _rng(name, seed, "order").permutation(n)
     place = torch.empty(n, dtype=torch.int64).scatter_(0, order, torch.arange(n))
-    edges, labels = ordered(place[edges]), labels[order]
+    given, edges, labels = place[edges], ordered(place[edges]), labels[order]
     train = _trained(name, labels, per_class, seed) if train is None else place[train].sort().values
     stays = _rng(name, seed, "kept").permutation(edges.shape[1])[: round(kept * edges.shape[1])].sort().values
     if not len(stays):
         raise DataError(f"{name}: no edge is left", hint="-D kept=1")
     is_kept = torch.zeros(edges.shape[1], dtype=torch.bool).index_fill(0, stays, True)
-    graph = Graph(features[order].float(), edges[:, is_kept], home=True)
+    sorted_kinds = None if kinds is None else kinds[_places(given, n).argsort()]
+    graph = Graph(
+        features[order].float(), edges[:, is_kept], kinds=None if sorted_kinds is None else sorted_kinds[is_kept],
+        home=True,
+    )  # fmt: skip
     return NodeDataset(
         name=name, classes=classes, graph=graph, removed=edges[:, ~is_kept], labels=labels, train=train, public=public,
         public_labels=public_labels, options=options,
     )  # fmt: skip
+
+
+def _places(pairs: Tensor, n: int) -> Tensor:
+    """Return where pairs in any direction stand among all pairs of n nodes."""
+    return places_of(torch.stack([pairs.min(dim=0).values, pairs.max(dim=0).values]), n)
 
 
 def _rng(name: str, seed: int, purpose: str) -> Random:
