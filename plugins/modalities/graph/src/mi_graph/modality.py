@@ -44,7 +44,8 @@ class GraphModality:
     ) -> list[Case]:
         """Return what a run of goal ``structure`` attacks: the private graph, with what is known of it.
 
-        evidence: ``features`` of all nodes, or ``labels``, their true classes as well.
+        evidence: ``features`` of all nodes, with ``labels`` their true classes as well, with ``edges`` half of the
+        edges, with ``labels+edges`` both.
 
         Raises: UsageError for another goal, and when choice or evidence do not fit.
         """
