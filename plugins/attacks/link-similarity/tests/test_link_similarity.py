@@ -22,6 +22,7 @@ from micore.errors import AccessDenied, ConfigError, DataError, UsageError
 from micore.runtime import Random
 from micore.target import Target
 from micore.testing import Trial
+from micore.testing.devices import pretend_accelerator
 from micore.threat import Access, Spending
 
 
@@ -187,6 +188,20 @@ def test_a_budget_leaves_what_was_learned(edges: Edges) -> None:
     assert target.ledger.total.queries == 30
     assert not item.complete
     assert toy.recovered([item]) > 0
+
+
+@pytest.mark.parametrize("number", [6, 7])
+def test_no_tensor_is_left_on_another_device(number: int, edges: Edges) -> None:
+    """The conformance suite runs the attack's defaults alone, which learn nothing."""
+    toy, expected = edges.toy, edges.found(number)
+    toy.lab.bundle(toy.setting)  # trained outside, on the CPU
+    with pretend_accelerator() as device:
+        runtime = replace(toy.runtime, device=device)
+        target = toy.lab.target(toy.setting, toy.spec.access, runtime=runtime)
+        attack = toy.attack(attack=number)
+        prepared = attack.prepare(target, toy.dataset.split("public"), runtime)
+        found = list(attack.run(target, toy.cases, prepared, runtime))
+    torch.testing.assert_close(found[0].samples.graphs[0].scores, expected[0].samples.graphs[0].scores)
 
 
 def test_labels_alone_are_refused(toy: Trial) -> None:

@@ -23,7 +23,7 @@ both. On the shadow graph the answers are those of a GCN of the adversary's own.
 Fidelity notes (paper / authors' code / here)
 - All eight distances are there, turned round so that more is more alike; ``correlation`` is the paper's usual best.
   The code takes an AUC below one half for its mirror image; here the direction is fixed. Distances that are no finite
-  numbers are 0 in the code and here; those of a vector of zeros are that by cosine 1, where the code has 0.
+  numbers are 0 in the code and here, but that a vector of zeros is unlike others by cosine and correlation (0, not 1).
 - The reference learns the true labels of training nodes / the same / here the target's likeliest classes, as the
   adversary has no labels; on the shadow graph those of the shadow.
 - Attack-2 lists each distance of answers, reference and features, and their difference, by itself; ``sum`` is ours: the

@@ -45,7 +45,8 @@ class GraphModality:
     ) -> list[Case]:
         """Return what a run of goal ``structure`` attacks: the private graph, or each of many, with what is known.
 
-        evidence: ``features`` of all nodes, or ``labels``, their true classes as well; of many graphs their ``size``.
+        evidence: ``features`` of all nodes, with ``labels`` their true classes as well, with ``edges`` half of the
+        edges, with ``labels+edges`` both; of many graphs their ``size``.
 
         Raises: UsageError for another goal, and when choice or evidence do not fit.
         """
