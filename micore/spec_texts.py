@@ -35,6 +35,13 @@ def access_of(spec: Spec) -> str:
     return access.label if isinstance(access, Access) else ""
 
 
+def status_of(spec: Spec) -> str:
+    """Return how far a plugin was checked, and of an attack that gains nothing here, that."""
+    if getattr(spec, "below_floors", False):
+        return f"{spec.status}, recovers no more than its evidence gives without a target"
+    return spec.status
+
+
 def describe(entry: Entry) -> dict[str, Any]:
     """Return the JSON form of a plugin: its spec and who provides it."""
     spec, provider = entry.spec, entry.provider

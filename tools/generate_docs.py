@@ -19,7 +19,7 @@ from micore.cli.show import CONFIGURABLE, settings
 from micore.contracts import Config
 from micore.kit.training import TrainingConfig
 from micore.registry import Entry, Registry
-from micore.spec_texts import access_of, aim_of, modality_of
+from micore.spec_texts import access_of, aim_of, modality_of, status_of
 from micore.specs import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,6 +139,7 @@ def _catalogue_row(kind: str, entry: Entry) -> tuple[str, ...]:
         "scheme": lambda: f"`{spec.scheme}:`",
         "needs": lambda: ", ".join(spec.needs),
         "paper": lambda: spec.paper or "",
+        "status": lambda: status_of(spec),
         **dict.fromkeys(("splits", "roles", "goal", "goals", "stages"), lambda: aim_of(spec)),
     }
     cells = (facts[column]() if column in facts else str(getattr(spec, column)) for column in COLUMNS[kind])

@@ -9,7 +9,7 @@ import click
 from micore.cli.app import App
 from micore.errors import UnknownNameError, UsageError
 from micore.registry import Entry
-from micore.spec_texts import access_of, aim_of, describe, modality_of
+from micore.spec_texts import access_of, aim_of, describe, modality_of, status_of
 from micore.specs import KINDS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _lines(entry: Entry) -> dict[str, str | None]:
         "name": f"{spec.name} ({spec.kind})",
         "summary": spec.summary,
         "paper": spec.paper,
-        "status": spec.status,
+        "status": status_of(spec),
         "modality": modality_of(spec),
         "aim": aim_of(spec),
         "access": access_of(spec),

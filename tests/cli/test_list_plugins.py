@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from click.testing import Result
+
+from micore.spec_texts import status_of
+from micore.specs import AttackSpec
+from micore.threat import Access
 
 Mi = Callable[..., Result]
 
@@ -146,6 +151,14 @@ def test_show_attack(mi: Mi, toys: Any) -> None:
     assert "max-margin, poincare" in result.stdout
     assert "mode choice fast fast, slow Which way" in [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "required" in result.stdout
+
+
+def test_an_attack_that_gains_nothing_is_listed_as_such() -> None:
+    spec = AttackSpec(
+        name="x", target="a:b", summary="X", modality="graph", goal="structure", access=Access.LABEL, below_floors=True
+    )
+    assert status_of(spec) == "experimental, recovers no more than its evidence gives without a target"
+    assert status_of(replace(spec, below_floors=False)) == "experimental"
 
 
 def test_show_json(mi: Mi, toys: Any) -> None:
