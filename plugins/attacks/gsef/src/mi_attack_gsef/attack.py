@@ -129,7 +129,7 @@ class _Passing(nn.Module):
 
     def forward(self, values: Tensor, adjacency: Tensor) -> Tensor:
         hidden = functional.dropout(functional.relu(adjacency @ self.first(values)), 0.5, self.training)
-        found: Tensor = adjacency @ self.last(hidden)
+        found: Tensor = self.last(adjacency @ hidden)  # messages are narrow: values of thousands would be dear to pass
         return found
 
 
