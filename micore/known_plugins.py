@@ -32,6 +32,8 @@ KNOWN: Mapping[tuple[str, str], str] = {
     ("attack", "gmi"): "mi-attack-gmi",
     ("attack", "gmi-masked"): "mi-attack-gmi",
     ("attack", "graphmi"): "mi-attack-graphmi",
+    ("attack", "graphmi-bb"): "mi-attack-graphmi",
+    ("attack", "graphmi-label"): "mi-attack-graphmi",
     ("attack", "gsef"): "mi-attack-gsef",
     ("attack", "if-gmi"): "mi-attack-if-gmi",
     ("attack", "inverse-net"): "mi-attack-inverse-net",
