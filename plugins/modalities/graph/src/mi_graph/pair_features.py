@@ -14,6 +14,9 @@ from mi_graph.similarity import BLOCK, DISTANCES, ELEMENTS
 
 OPERATORS = 4
 
+LEARNED = 32
+"""Numbers that a perceptron makes of those of a pair: blocks leave room for them."""
+
 
 @dataclass(frozen=True)
 class PairViews:
@@ -56,7 +59,7 @@ class PairViews:
     def blocks(self) -> Iterator[Tensor]:
         """Yield the numbers of all pairs in order, some rows of nodes at once: (p, width) in all."""
         n, device = self.n_nodes, self.distances[0].device
-        block = max(1, min(BLOCK, ELEMENTS // (n * self.width)))
+        block = max(1, min(BLOCK, ELEMENTS // (n * max(self.width, LEARNED))))
         for start in range(0, n - 1, block):
             rows = slice(start, min(start + block, n - 1))
             above = torch.triu_indices(rows.stop - start, n - start, 1, device=device)

@@ -19,6 +19,9 @@ ELEMENTS = 1 << 22
 CACHED = 1 << 18
 """Values of a tensor of pairs times features, of which few fit a processor's cache: larger ones take twice the time."""
 
+ROWS = 16
+"""Rows of such a tensor."""
+
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Rows (a, d) and others (b, d) to how alike they are, (a, b); the higher the more."""
 
@@ -60,13 +63,16 @@ def braycurtis(one: Tensor, two: Tensor) -> Tensor:
 
 
 def canberra(one: Tensor, two: Tensor) -> Tensor:
-    """Negative sum of differences, each over the sum of both values; some columns of the others at once."""
-    columns = max(1, CACHED // max(1, one.numel()))
-    sizes = one.abs()[:, None]
-    parts = [
-        ((one[:, None] - some).abs() / (sizes + some.abs()).clamp(min=1e-12)).sum(dim=2) for some in two.split(columns)
-    ]
-    return -torch.cat(parts, dim=1)
+    """Negative sum of differences, each over the sum of both values; some rows and some others at once."""
+    found = one.new_empty(len(one), len(two))  # filled in place: to keep many small parts scatters the heap
+    columns = max(1, CACHED // max(1, ROWS * one.shape[1]))
+    for row in range(0, len(one), ROWS):
+        some = one[row : row + ROWS, None]
+        for column in range(0, len(two), columns):
+            others = two[None, column : column + columns]
+            shares = (some - others).abs() / (some.abs() + others.abs()).clamp(min=1e-12)
+            found[row : row + ROWS, column : column + columns] = -shares.sum(dim=2)
+    return found
 
 
 DISTANCES: Mapping[str, Distance] = {
