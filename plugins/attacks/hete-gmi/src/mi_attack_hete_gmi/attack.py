@@ -61,7 +61,7 @@ class HeteGMIConfig(Config):
     even: bool = Field(True, description="begin with equal values of all pairs, not with none")
     budget: float = Field(1.0, gt=0, description="largest sum of the edges, in numbers of true edges")
     decode: Literal["encoder", "edges"] = Field(
-        "edges", description="edges: those found; encoder: cosines after the target's first layer on these"
+        "encoder", description="encoder: cosines after the target's first layer on the edges found; edges: these"
     )
 
 
