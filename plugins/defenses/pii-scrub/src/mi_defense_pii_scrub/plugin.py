@@ -19,6 +19,6 @@ def mi_defenses() -> Iterable[DefenseSpec]:
             paper="Lukas et al., S&P 2023 (arXiv:2302.00539)",
             modality="text",
             stages=("data",),
-            roles=("language-model", "masked-language-model", "classifier"),
+            roles=("classifier", "language-model", "masked-language-model"),
         )
     ]
