@@ -181,7 +181,8 @@ class _Estimated:
         """Return the gradient of the norm and the smoothness, (m,)."""
         free = values.detach().requires_grad_(True)
         n, (one, two) = self.known.n_nodes, self._pairs
-        edges = free.new_zeros(n, n).index_put((one, two), free).index_put((two, one), free)
+        above = free.new_zeros(n, n).index_put((one, two), free)
+        edges = above + above.T
         penalty = self.config.sparsity * sparsity(edges) + self.config.smoothness * roughness(edges, self._products)
         (slope,) = torch.autograd.grad(penalty, free)
         return slope

@@ -108,8 +108,7 @@ def n_pairs(n: int) -> int:
 
 def all_pairs(n: int, device: torch.device | None = None) -> Tensor:
     """Return all pairs of n nodes, int64 (2, n (n - 1) / 2), the smaller node first, in rising order."""
-    pairs = torch.triu_indices(n, n, 1, device=device)
-    return pairs if device is None else pairs.to(device)  # a device that is only looked on as one makes none itself
+    return torch.triu_indices(n, n, 1, device=device)
 
 
 def places_of(pairs: Tensor, n: int) -> Tensor:

@@ -93,7 +93,7 @@ def _many() -> ToySetting:
     def judge(case: Case, samples: Samples) -> Tensor:
         row = known_graph_of(case).number
         return torch.tensor([
-            (kernel(_look(graph), looks[row]) - usual[row]) / (1 - usual[row]) for graph, _ in samples.each()
+            max(0.0, kernel(_look(graph), looks[row]) - usual[row]) / (1 - usual[row]) for graph, _ in samples.each()
         ])  # fmt: skip
 
     return ToySetting(
