@@ -121,7 +121,7 @@ class KnowledgeTransfer:
             "surrogate_learning_rate": 0.05, "steps": 150, "restarts": 10,
         },
         "smoke": {
-            "latent_dim": 16, "base": 8, "warm_up": 10, "iterations": 50, "gan_batch_size": 32, "critic_steps": 1,
+            "latent_dim": 16, "base": 8, "warm_up": 10, "iterations": 100, "gan_batch_size": 32, "critic_steps": 1,
             "gan_learning_rate": 7e-3, "per_class": 32, "surrogate_network": "small-cnn", "surrogate_widths": [5],
             "surrogate_steps": 50, "surrogate_batch_size": 16, "surrogate_learning_rate": 0.05, "steps": 20,
             "restarts": 3,
