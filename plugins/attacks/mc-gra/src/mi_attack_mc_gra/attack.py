@@ -31,7 +31,7 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -148,16 +148,11 @@ class _Search:
         history: list[Tensor] = []
         try:
             for _ in range(self.config.steps):
-                parts = self._parts((free + free.T) / 2)
-                for name, value in parts.items():
-                    first.setdefault(name, value.detach().abs().clamp(min=1e-12))
-                loss = torch.stack([value / first[name] * self._weight(name) for name, value in parts.items()]).sum()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss, free.grad = self._loss_and_slope(((free + free.T) / 2).detach(), first)
                 optimizer.step()
                 with torch.no_grad():
                     free.copy_(without_diagonal(free.clamp(0, 1)))
-                history.append(loss.detach())
+                history.append(loss)
             self._edges = ((free + free.T) / 2).detach()
             with torch.no_grad():
                 layers, logits = self._along(self._edges)
@@ -176,23 +171,38 @@ class _Search:
         weight = getattr(self.config, f"{name}_weight", 1.0)
         return float(weight)
 
-    def _parts(self, edges: Tensor) -> dict[str, Tensor]:
-        """Return the parts of the loss at a relaxed adjacency, by name."""
-        unlike = MEASURES[self.config.measure]
+    def _loss_and_slope(self, edges: Tensor, first: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the loss at a relaxed adjacency and its gradient (n, n), symmetric; fill in the first values of parts.
+
+        Part after part is differentiated by itself, up to what they share, so that one part's matrices are held.
+        """
+        edges.requires_grad_(True)
         layers, logits = self._along(edges)
         last = layers[-2].relu() if len(layers) > 1 else logits
-        become = self._alike(last)
-        parts = {
-            "features": unlike(self._features, edges), "chain": unlike(become, edges),
-            "entropy": undecided(edges) + undecided(become),
-        }  # fmt: skip
+        shared = [tensor.detach().requires_grad_(True) for tensor in (edges, last, logits)]
+        total = torch.zeros((), device=edges.device)
+        for name, value in self._parts(*shared):
+            scale = first.setdefault(name, value.detach().abs().clamp(min=1e-12))
+            weighted = value / scale * self._weight(name)
+            weighted.backward()
+            total += weighted.detach()
+        slopes = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in shared]
+        (through,) = torch.autograd.grad([last, logits], edges, slopes[1:])
+        slope = slopes[0] + through
+        return total, (slope + slope.T) / 2
+
+    def _parts(self, edges: Tensor, last: Tensor, logits: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield the parts of the loss, by name, at a relaxed adjacency and what the target computes along it."""
+        unlike = MEASURES[self.config.measure]
+        yield "features", unlike(self._features, edges)
+        yield "chain", unlike(self._alike(last), edges)
+        yield "entropy", undecided(edges) + undecided(self._alike(last))
         if self.facts.embeddings is not None:
-            parts["embeddings"] = unlike(self.facts.embeddings, last)
+            yield "embeddings", unlike(self.facts.embeddings, last)
         if self.facts.answers is not None:
-            parts["answers"] = unlike(self.facts.answers, logits.softmax(dim=1))
+            yield "answers", unlike(self.facts.answers, logits.softmax(dim=1))
         if self._labelled is not None:
-            parts["classes"] = self._labelled.loss(logits) + self.config.sparsity * sparsity(edges)
-        return parts
+            yield "classes", self._labelled.loss(logits) + self.config.sparsity * sparsity(edges)
 
     @torch.no_grad()
     def scores(self) -> Tensor:

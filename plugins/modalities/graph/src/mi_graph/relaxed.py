@@ -69,7 +69,9 @@ def by_autograd(loss: Callable[[Tensor, int], Tensor]) -> Gradient:
 
 def without_diagonal(edges: Tensor) -> Tensor:
     """Return edges (..., n, n) with 0 on the diagonal."""
-    return edges - torch.diag_embed(edges.diagonal(dim1=-2, dim2=-1))
+    edges = edges.clone()
+    edges.diagonal(dim1=-2, dim2=-1).zero_()
+    return edges
 
 
 def projected(edges: Tensor, most: float, rounds: int = 30) -> Tensor:
