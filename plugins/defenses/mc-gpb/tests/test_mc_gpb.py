@@ -20,7 +20,7 @@ from mi_graph.datasets.bundled import open_blocks
 from mi_graph.evidence import Known
 from mi_graph.graphs import Graph, all_pairs, places_of
 from mi_graph.measures import auc
-from mi_graph.networks import GraphNetwork, gcn
+from mi_graph.networks import GraphNetwork, gcn, rgcn
 from mi_graph.similarity import correlation, scores_of
 from micore.artifacts import PluginUse
 from micore.configs import make_config
@@ -237,8 +237,9 @@ def test_all_measures_train_and_repeat(name: str) -> None:
 
 
 def test_other_networks_are_refused() -> None:
-    for module in (nn.Linear(1, 1), gcn(2, InputSpec(shape=(3,), options={"task": "graph"}))):
-        with pytest.raises(ModelError, match="needs a graph network of mi-graph that classifies nodes"):
+    of_kinds = rgcn(2, InputSpec(shape=(3,), options={"task": "node", "kinds": 2}))
+    for module in (nn.Linear(1, 1), gcn(2, InputSpec(shape=(3,), options={"task": "graph"})), of_kinds):
+        with pytest.raises(ModelError, match=r"no network of mi-graph|classifies many|have no kinds"):
             mc_gpb().adapt_model(module)
 
 

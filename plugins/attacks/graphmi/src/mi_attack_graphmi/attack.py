@@ -42,12 +42,11 @@ from mi_graph.relaxed import (
     by_autograd,
     descend,
     drawn,
-    layers_of,
+    encoded,
     relaxed_nodes,
     roughness,
     sparsity,
 )  # fmt: skip
-from mi_graph.similarity import cosine, scores_of
 from micore.contracts import Case, Config, Prepared
 from micore.errors import BudgetExceeded
 from micore.runtime import Runtime
@@ -129,15 +128,11 @@ class _Search:
         if descent.problem is not None or self.config.decode == "edges":
             return found, descent.problem
         try:
-            return (
-                self._encoded(descent.edges) if self.config.decode == "encoder" else self._sampled(found, case)
-            ), None
+            if self.config.decode == "encoder":
+                return encoded(self.module, self.known.features, descent.edges), None
+            return self._sampled(found, case), None
         except BudgetExceeded as error:
             return found, error
-
-    def _encoded(self, edges: Tensor) -> Tensor:
-        (first, *_), _ = layers_of(self.module, relaxed_nodes(self.known.features, edges))
-        return scores_of(first.relu(), cosine).clamp(min=0)
 
     def _sampled(self, found: Tensor, case: Case) -> Tensor:
         """Draw edges without replacement by how much of an edge each pair is; keep the draw with the lowest loss."""

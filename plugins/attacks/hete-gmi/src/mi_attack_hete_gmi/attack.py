@@ -40,8 +40,7 @@ from mi_graph.attack import Found, StructureAttack, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known, Labelled
 from mi_graph.graphs import all_pairs
-from mi_graph.relaxed import Descent, by_autograd, descend, layers_of, relaxed_nodes, sparsity
-from mi_graph.similarity import cosine, scores_of
+from mi_graph.relaxed import Descent, by_autograd, descend, encoded, layers_of, relaxed_nodes, sparsity
 from micore.contracts import Case, Config, Prepared
 from micore.errors import BudgetExceeded
 from micore.runtime import Runtime
@@ -110,15 +109,9 @@ class _Search:
         (first, *_), logits = layers_of(self.module, relaxed_nodes(self.known.features, edges))
         nodes = functional.normalize(first.detach().relu(), dim=1)
         loss = self.labelled.loss(logits) + self.config.sparsity * sparsity(edges)
-        n = self.known.n_nodes
-        return (
-            loss
-            - (
-                self.config.first_order * first_order(edges, nodes)
-                + self.config.second_order * second_order(edges, nodes)
-            )
-            / n
-        )
+        near = self.config.first_order * first_order(edges, nodes)
+        near = near + self.config.second_order * second_order(edges, nodes)
+        return loss - near / self.known.n_nodes
 
     @torch.no_grad()
     def decoded(self, descent: Descent) -> tuple[Tensor, BudgetExceeded | None]:
@@ -129,10 +122,9 @@ class _Search:
         if descent.problem is not None or self.config.decode == "edges":
             return found, descent.problem
         try:
-            (first, *_), _ = layers_of(self.module, relaxed_nodes(self.known.features, descent.edges))
+            return encoded(self.module, self.known.features, descent.edges), None
         except BudgetExceeded as error:
             return found, error
-        return scores_of(first.relu(), cosine).clamp(min=0), None
 
 
 def even(n: int, total: float, device: torch.device) -> Tensor:

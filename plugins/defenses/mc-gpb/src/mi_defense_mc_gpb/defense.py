@@ -27,18 +27,17 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from mi_defense_mc_gpb.dependence import MEASURES
-from mi_graph.networks import GraphNetwork
-from micore.contracts import Config, Defense
-from micore.errors import ModelError
+from mi_graph.changed_edges import ChangedEdges
+from micore.contracts import Config
 from micore.kit.layers import caught_outputs, outputs_and_logits
 
 if TYPE_CHECKING:
@@ -63,27 +62,11 @@ class MarkovChainPrivacyBottleneckConfig(Config):
     samples: int = Field(1000, ge=2, description="edges that are drawn for each step (authors: 1000)")
 
 
-class MarkovChainPrivacyBottleneck(Defense):
+class MarkovChainPrivacyBottleneck(ChangedEdges):
     """Leave edges out, and lower what hidden features tell of the others."""
 
     Config: ClassVar[type[Config]] = MarkovChainPrivacyBottleneckConfig
     config: MarkovChainPrivacyBottleneckConfig
-
-    def __init__(self, config: MarkovChainPrivacyBottleneckConfig) -> None:
-        super().__init__(config)
-        self._edges: Tensor | None = None
-
-    def adapt_model(self, module: nn.Module) -> nn.Module:
-        """Let the network ask for the edges of its own graph that were not left out.
-
-        Raises: ModelError for another network than those of `mi_graph.networks` for nodes.
-        """
-        if not isinstance(module, GraphNetwork) or module.head is not None:
-            raise ModelError(
-                f"mc-gpb needs a graph network of mi-graph that classifies nodes, not {type(module).__name__}"
-            )
-        module.own_edges = self.edges
-        return module
 
     def adapt_training(self, trainer: Trainer) -> None:
         """Leave edges out of the training graph, by the seed of the training; at least one is kept."""
@@ -123,21 +106,3 @@ class MarkovChainPrivacyBottleneck(Defense):
         drawn = edges.cpu()[:, torch.randint(edges.shape[1], (size,))]
         turned = torch.randint(2, (size,), dtype=torch.bool)
         return torch.where(turned, drawn.flip(0), drawn).to(device, non_blocking=True)
-
-    # answers --------------------------------------------------------------------------------------------
-
-    def edges(self) -> Tensor | None:
-        """Return the edges that were kept, int64 (2, m); None before the training."""
-        return self._edges
-
-    def state(self) -> Mapping[str, Tensor]:
-        """Return the edges that were kept."""
-        return {} if self._edges is None else {"edges": self._edges}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the kept edges back."""
-        self._edges = state.get("edges")
-
-    def facts(self) -> Mapping[str, Any]:
-        """Return how many edges were kept."""
-        return {} if self._edges is None else {"edges": self._edges.shape[1]}

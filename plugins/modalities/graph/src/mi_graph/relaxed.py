@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mi_graph.batch import Graphs
 from mi_graph.graphs import Graph
+from mi_graph.similarity import cosine, scores_of
 from micore.errors import BudgetExceeded, ModelError
 from micore.runtime import Random
 from micore.target import CountedModule
@@ -131,3 +132,13 @@ def layers_of(module: CountedModule, samples: Graphs) -> tuple[list[Tensor], Ten
         for handle in handles:
             handle.remove()
     return [values.float() for values in seen], logits.float()
+
+
+def encoded(module: CountedModule, features: Tensor, edges: Tensor) -> Tensor:
+    """Return how alike nodes are after the target's first layer along relaxed edges, of all pairs (p,), 0 to 1.
+
+    What the paper of GraphMI calls its graph auto-encoder; one query of all nodes. Raises: ModelError for a target
+    without convolutions.
+    """
+    (first, *_), _ = layers_of(module, relaxed_nodes(features, edges))
+    return scores_of(first.relu(), cosine).clamp(min=0)
