@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
-    "Fitting", "Forecast", "HasBaselines", "HasControl", "HasDeployment", "HasFloors", "HasForecast", "HasGenerator",
-    "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement", "Modality", "ModelBuilder", "NoConfig",
-    "Prepared", "Prior", "Reconstruction", "Reference", "Samples", "ShowsDifferences", "Snapshot", "Split", "Subject",
-    "Truth", "WrapsAttack",
+    "Fitting", "Forecast", "HasBaselines", "HasClassControls", "HasControl", "HasDeployment", "HasFloors",
+    "HasForecast", "HasGenerator", "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement", "Modality",
+    "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference", "Samples", "ShowsDifferences",
+    "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
 ]  # fmt: skip
 
 
@@ -164,6 +164,16 @@ class HasFloors(Protocol):
 
     def floors(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Sequence[Reconstruction]]:
         """Return by name what the adversary has anyway, such as ``evidence`` and ``nearest-public``."""
+
+
+@runtime_checkable
+class HasClassControls(Protocol):
+    """A modality that knows what judges of classes accept without an inversion: more controls of goal ``class``."""
+
+    def class_controls(
+        self, reconstructions: Sequence[Reconstruction], dataset: Dataset
+    ) -> Mapping[str, Sequence[Reconstruction]]:
+        """Return by name as many samples for each case as these reconstructions hold; private data may be used."""
 
 
 @runtime_checkable

@@ -44,6 +44,10 @@ SUBJECTS = {
     "evidence": "floor: what the adversary held before the attack",
     "wrong-label": "floor: the attack's samples, judged as if they had been made for another class",
     "nearest-public": "floor: what the adversary's public data already held",
+    "random-public": "floor: any of the adversary's public samples",
+    "noise": "floor: noise",
+    "mean-spectrum": "floor: noise with the mean long-term spectrum of the adversary's public clips",
+    "oracle-spectrum": "floor: noise with the true long-term spectrum of the class, which no adversary has",
     "holdout": "ceiling: real private-domain samples that the target was never trained on",
 }
 

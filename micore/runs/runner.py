@@ -20,7 +20,7 @@ from micore.runs.request import AttackRequest
 from micore.runs.session import Session, check_unchanged, manifest, open_session
 from micore.runs.sitting import Sitting, start_tile, tiles
 from micore.runs.store import Row, Run, now
-from micore.runs.subjects import attack_controls, beside_evidence, modality_floors, with_cases
+from micore.runs.subjects import attack_controls, beside_evidence, class_controls, modality_floors, with_cases
 from micore.runtime import Progress
 from micore.threat import Access, Budget, Spending
 
@@ -251,6 +251,7 @@ def _conclude(session: Session, run: Run, preparation: Preparation) -> None:
     runtime = replace(session.runtime, tile=min(tiles(run.rows()), default=session.runtime.tile))
     controls = attack_controls(attack_, preparation.prepared, reconstructions, runtime)
     controls |= modality_floors(session.modality, [item.case for item in reconstructions], session.dataset)
+    controls |= class_controls(session.modality, reconstructions, session.dataset)
     for name, items in controls.items():
         run.write_controls(name, items, session.modality)
     previews = beside_evidence(reconstructions, controls, session.modality)

@@ -13,6 +13,7 @@ from micore.contracts import (
     Case,
     Dataset,
     HasBaselines,
+    HasClassControls,
     HasControl,
     HasFloors,
     HasPrior,
@@ -70,6 +71,14 @@ def modality_floors(modality: Modality, cases: Sequence[Case], dataset: Dataset)
     if not instances or not isinstance(modality, HasFloors):
         return {}
     return {name: list(items) for name, items in modality.floors(instances, dataset).items()}
+
+
+def class_controls(modality: Modality, reconstructions: Sequence[Reconstruction], dataset: Dataset) -> Controls:
+    """Return what judges of classes may accept without an inversion, where the modality knows that."""
+    classes = [item for item in reconstructions if item.case.goal == CLASS]
+    if not classes or not isinstance(modality, HasClassControls):
+        return {}
+    return {name: list(items) for name, items in modality.class_controls(classes, dataset).items()}
 
 
 def sample_prior(prior: Prior, reconstructions: Sequence[Reconstruction], runtime: Runtime) -> list[Reconstruction]:

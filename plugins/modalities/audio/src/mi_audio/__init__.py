@@ -1,0 +1,1 @@
+"""Audio for micore: waveforms in [-1, 1], speech networks, voices."""

@@ -1,0 +1,51 @@
+"""What the model specs name: build an untrained network for the waveforms that an `InputSpec` describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mi_audio.adapter import rate_of
+from mi_audio.networks import Ecapa, MelCnn, SincNet, SpeakerEncoder, SpeechNetwork, XVector
+from micore.errors import ModelError
+from micore.inputs import InputSpec
+
+
+def mel_cnn(n_classes: int, input_spec: InputSpec, **arguments: Any) -> SpeechNetwork:
+    """Build `MelCnn`. Raises: ModelError, as do all builders here, when input or arguments do not fit."""
+    return _build(MelCnn, n_classes, input_spec, arguments)
+
+
+def sincnet(n_classes: int, input_spec: InputSpec, **arguments: Any) -> SpeechNetwork:
+    """Build `SincNet`."""
+    return _build(SincNet, n_classes, input_spec, arguments)
+
+
+def x_vector(n_classes: int, input_spec: InputSpec, **arguments: Any) -> SpeechNetwork:
+    """Build `XVector`."""
+    return _build(XVector, n_classes, input_spec, arguments)
+
+
+def ecapa(n_classes: int, input_spec: InputSpec, **arguments: Any) -> SpeechNetwork:
+    """Build `Ecapa`."""
+    return _build(Ecapa, n_classes, input_spec, arguments)
+
+
+def speaker_encoder(n_classes: int, input_spec: InputSpec, **arguments: Any) -> SpeakerEncoder:
+    """Build a `SpeakerEncoder` of an `XVector`."""
+    return SpeakerEncoder(_build(XVector, n_classes, input_spec, arguments))
+
+
+def _build(
+    network: type[SpeechNetwork], n_classes: int, input_spec: InputSpec, arguments: dict[str, Any]
+) -> SpeechNetwork:
+    if len(input_spec.shape) != 1:
+        raise ModelError(f"these networks take waveforms (length,), not inputs of shape {input_spec.shape}")
+    try:
+        built = network(n_classes, rate_of(input_spec), **arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{network.__name__} cannot be built: {error}", hint="see `mi show` for this model") from error
+    if input_spec.shape[0] < built.min_length:
+        raise ModelError(
+            f"{network.__name__} takes clips of at least {built.min_length} samples, not {input_spec.shape[0]}"
+        )
+    return built
