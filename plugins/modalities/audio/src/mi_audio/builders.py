@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mi_audio.adapter import rate_of
+from mi_audio.adapter import RATE, rate_of
+from mi_audio.ge2e import Ge2e, pretrained
 from mi_audio.networks import Ecapa, MelCnn, SincNet, SpeakerEncoder, SpeechNetwork, XVector
 from micore.errors import ModelError
 from micore.inputs import InputSpec
@@ -33,6 +34,13 @@ def ecapa(n_classes: int, input_spec: InputSpec, **arguments: Any) -> SpeechNetw
 def speaker_encoder(n_classes: int, input_spec: InputSpec, **arguments: Any) -> SpeakerEncoder:
     """Build a `SpeakerEncoder` of an `XVector`."""
     return SpeakerEncoder(_build(XVector, n_classes, input_spec, arguments))
+
+
+def ge2e(n_classes: int, input_spec: InputSpec) -> Ge2e:
+    """Build `Ge2e` with its published weights; it has no classes and takes waveforms at its own rate."""
+    if len(input_spec.shape) != 1:
+        raise ModelError(f"ge2e takes waveforms (length,), not inputs of shape {input_spec.shape}")
+    return pretrained(-(-input_spec.shape[0] * RATE // rate_of(input_spec)))
 
 
 def _build(

@@ -55,6 +55,8 @@ def mi_models() -> Iterable[ModelSpec]:
                paper="Desplanques et al., Interspeech 2020 (arXiv:2005.07143)"),
         _model("speaker-encoder", "speaker_encoder", "x-vector that answers with a voiceprint", roles=("encoder",),
                paper="Snyder et al., ICASSP 2018"),
+        _model("ge2e", "ge2e", "Resemblyzer's published speaker encoder, with its weights", roles=("encoder",),
+               paper="Wan et al., ICASSP 2018 (arXiv:1710.10467)"),
     ]  # fmt: skip
 
 
