@@ -1,0 +1,38 @@
+"""Noise in the place of a hidden word (Amid et al., Interspeech 2022, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mi_audio.evidence import Masked
+from mi_audio.spectra import long_term, shaped_noise
+from micore.errors import UsageError
+from micore.runtime import Random
+
+FILLS = ("speech-shaped", "white", "silence")
+LOUDNESS = 0.1
+"""The effective value of `shaped_noise`."""
+
+
+def filled(held: Masked, fill: str, n: int, rng: Random) -> Tensor:
+    """Return n copies of a clip, (n, length), with as loud noise in the span as the speech before it.
+
+    fill: ``speech-shaped``, with the long-term spectrum of what is known of the clip; ``white``; or ``silence``.
+    Raises: UsageError for another.
+    """
+    if fill not in FILLS:
+        raise UsageError(f"fill {fill!r} is unknown", hint="one of " + ", ".join(FILLS))
+    start, stop = held.span
+    waveform = held.waveform.to(rng.device)
+    copies = waveform.expand(n, -1).clone()
+    if fill == "silence":
+        return copies
+    known = waveform[:start] if start else waveform[stop:]
+    level = known.square().mean().sqrt()
+    if fill == "white":
+        noise = rng.normal((n, stop - start))
+    else:
+        noise = shaped_noise(long_term(known[None]).expand(n, -1), stop - start, rng) / LOUDNESS
+    copies[:, start:stop] = (level * noise).clamp(-1, 1)
+    return copies
