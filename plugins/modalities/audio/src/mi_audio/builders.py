@@ -57,7 +57,9 @@ def _build(
     return _checked(network, n_classes, input_spec, arguments)
 
 
-def _checked(network: Callable[..., Network], n_classes: int, input_spec: InputSpec, arguments: dict[str, Any]) -> Network:
+def _checked(
+    network: Callable[..., Network], n_classes: int, input_spec: InputSpec, arguments: dict[str, Any]
+) -> Network:
     name = getattr(network, "__name__", "network")
     if len(input_spec.shape) != 1:
         raise ModelError(f"these networks take waveforms (length,), not inputs of shape {input_spec.shape}")

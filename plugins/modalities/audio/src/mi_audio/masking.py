@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mi_audio.evidence import Masked
@@ -15,11 +14,13 @@ LOUDNESS = 0.1
 """The effective value of `shaped_noise`."""
 
 
-def filled(held: Masked, fill: str, n: int, rng: Random) -> Tensor:
+def filled(held: Masked, fill: str, n: int, rng: Random, spread_db: float = 0.0) -> Tensor:
     """Return n copies of a clip, (n, length), with as loud noise in the span as the speech before it.
 
     fill: ``speech-shaped``, with the long-term spectrum of what is known of the clip; ``white``; or ``silence``.
-    Raises: UsageError for another.
+    spread_db: how much louder or softer noise may be, another number for each copy.
+
+    Raises: UsageError for another fill.
     """
     if fill not in FILLS:
         raise UsageError(f"fill {fill!r} is unknown", hint="one of " + ", ".join(FILLS))
@@ -34,5 +35,6 @@ def filled(held: Masked, fill: str, n: int, rng: Random) -> Tensor:
         noise = rng.normal((n, stop - start))
     else:
         noise = shaped_noise(long_term(known[None]).expand(n, -1), stop - start, rng) / LOUDNESS
-    copies[:, start:stop] = (level * noise).clamp(-1, 1)
+    gains = 10 ** (spread_db * (2 * rng.uniform((n, 1)) - 1) / 20)
+    copies[:, start:stop] = (level * gains * noise).clamp(-1, 1)
     return copies

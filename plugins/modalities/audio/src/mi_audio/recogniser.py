@@ -122,6 +122,4 @@ class Recogniser(nn.Module):
         longest = max(map(len, transcripts))
         asked = letters(coded(transcripts))[:, : max(1, longest)].to(inputs.device)
         frames, n = self.log_posteriors(inputs), len(inputs)
-        return log_likelihoods(
-            frames[:, None].expand(-1, len(asked), -1, -1), asked[None].expand(n, -1, -1)
-        )
+        return log_likelihoods(frames[:, None].expand(-1, len(asked), -1, -1), asked[None].expand(n, -1, -1))

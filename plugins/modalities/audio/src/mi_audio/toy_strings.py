@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ LENGTH = 4 * TONE
 SECRETS = ("017", "235", "468")
 REPEATS, PLAIN = 16, 10
 CHANCE = 1 / len(DIGITS)
+SIZE: Mapping[str, Any] = {"width": 32, "hidden": 32, "masks": 1, "mask_s": 0.3}
 TRAINING = TrainingConfig.model_validate({"epochs": 40, "batch_size": 16, "learning_rate": 2e-2, "augment": "none"})
 
 
@@ -36,7 +37,7 @@ def corpus() -> ToySetting:
     dataset = _dataset()
     return ToySetting(
         modality="audio", goals=("corpus",), role="recogniser", dataset=dataset, training=TRAINING,
-        model=PluginUse(name="recogniser", config={"width": 32, "hidden": 32, "masks": 1, "mask_s": 0.3}), build=recogniser,
+        model=PluginUse(name="recogniser", config=dict(SIZE)), build=recogniser,
         judge_model=PluginUse(name="mel-cnn", config={"width": 8}), judge_build=_of_first_digits,
         judge=lambda case, said: _judged(case, said, dataset), problem=problem, noise=_noise, inputs=(dataset.input,),
     )  # fmt: skip
@@ -60,7 +61,8 @@ def _dataset() -> AudioDataset:
     return AudioDataset(
         name="toy-strings", classes=DIGITS, rate=RATE // 2, input_options={LABELS: TRANSCRIPTS},
         private=_split([*plain, *(said for said in SECRETS for _ in range(REPEATS))], "private"),
-        holdout=_split([*held, never], "holdout"), public=AudioSplit(_split(public, "public").clips, None, tuple(public)),
+        holdout=_split([*held, never], "holdout"),
+        public=AudioSplit(_split(public, "public").clips, None, tuple(public)),
         canaries=(
             *(_canary(number, said, PLAIN + REPEATS * number, REPEATS) for number, said in enumerate(SECRETS)),
             _canary(len(SECRETS), never, 12, 0),

@@ -86,9 +86,10 @@ def open_spoken_strings(location: str | None, **options: Any) -> AudioDataset:
     refuse_location(NAME, location)
     settings = read_options(StringsOptions, NAME, options)
     if settings.prefix + settings.secret > MOST or len(settings.levels) > 10**settings.prefix:
-        raise DataError(f"{NAME}: {len(settings.levels)} canaries have no prefixes of their own", hint="a longer prefix")
-    archive = str(require_file(NAME, settings, RECORDINGS)) if settings.recordings == RECORDED else None
-    plain, held, public, planted = _made(settings.model_copy(update={"data_root": None}), archive)
+        raise DataError(
+            f"{NAME}: {len(settings.levels)} canaries have no prefixes of their own", hint="a longer prefix"
+        )
+    plain, held, public, planted = _made(settings)
     return AudioDataset(
         name=NAME, classes=DIGITS, rate=settings.rate, options=settings.model_dump(mode="json"),
         private=_joined(plain, planted, settings.levels), holdout=_joined(held, planted, _never(settings.levels)),
@@ -125,48 +126,60 @@ def _canaries(planted: Clips, settings: StringsOptions, private: int, held: int)
     return found
 
 
-@lru_cache(maxsize=2)
-def _made(settings: StringsOptions, archive: str | None) -> tuple[Clips, Clips, Clips, Clips]:
+def _made(settings: StringsOptions) -> tuple[Clips, Clips, Clips, Clips]:
     """Return private, held-out and public strings, and the canaries."""
+    archive = str(require_file(NAME, settings, RECORDINGS)) if settings.recordings == RECORDED else None
     length = round((settings.seconds or SECONDS[settings.recordings]) * RATE)
-    own, others = (_sayers(kind, settings, archive, length) for kind in ("private", "public"))
-    size = settings.prefix + settings.secret
+    own, others = (Casting(kind, settings.speakers, length, settings.seed, archive) for kind in ("private", "public"))
+    size, seed = settings.prefix + settings.secret, settings.seed
+    numbers = {"private": settings.strings, "holdout": settings.held, "public": settings.public}
+    said = {purpose: _strings(n, size, purpose, seed) for purpose, n in numbers.items()}
     return (
-        _clips(own, _strings(settings.strings, size, "private", settings), "private", settings),
-        _clips(own, _strings(settings.held, size, "holdout", settings), "holdout", settings),
-        _clips(others, _strings(settings.public, size, "public", settings), "public", settings),
-        _clips(own, _secrets(settings), "canaries", settings),
-    )
+        _clips(own, said["private"], "private"), _clips(own, said["holdout"], "holdout"),
+        _clips(others, said["public"], "public"), _clips(own, _secrets(settings), "canaries"),
+    )  # fmt: skip
 
 
-def _sayers(kind: str, settings: StringsOptions, archive: str | None, length: int) -> Sayers:
-    if archive is None:
-        return MadeVoices.drawn(kind, settings.speakers, length, settings.seed)
-    return RecordedVoices.read(archive, kind, length)
+@dataclass(frozen=True)
+class Casting:
+    """Who speaks: private or public voices (kind), how many made ones or those of an archive, and samples of a clip."""
+
+    kind: str
+    speakers: int
+    length: int
+    seed: int
+    archive: str | None
 
 
-def _clips(sayers: Sayers, said: Sequence[str], purpose: str, settings: StringsOptions) -> Clips:
+@lru_cache(maxsize=2)
+def _sayers(casting: Casting) -> Sayers:
+    if casting.archive is None:
+        return MadeVoices.drawn(casting.kind, casting.speakers, casting.length, casting.seed)
+    return RecordedVoices.read(casting.archive, casting.kind, casting.length)
+
+
+@lru_cache(maxsize=8)
+def _clips(casting: Casting, said: tuple[str, ...], purpose: str) -> Clips:
     """Let strings be said by any of the voices.
 
     Raises: DataError when one does not fit into a clip.
     """
-    waveforms, spans = sayers.say(said, ("strings", purpose, settings.seed))
-    last = max(places[-1][1] for places in spans) if spans else 0
-    if last > waveforms.shape[1]:
+    waveforms, spans = _sayers(casting).say(said, ("strings", purpose, casting.seed))
+    last = max((places[-1][1] for places in spans), default=0)
+    if last > casting.length:
         raise DataError(
             f"{NAME}: a string takes {last / RATE:.1f} s, longer than a clip", hint="-D seconds=4, or fewer digits"
         )
-    return Clips(quantised(waveforms), tuple(said), tuple(spans))
+    return Clips(quantised(waveforms), said, tuple(spans))
 
 
-def _strings(n: int, size: int, purpose: str, settings: StringsOptions) -> list[str]:
-    numbers = Random(derive_seed("strings", purpose, settings.seed)).integers(len(DIGITS), (n, size)).tolist()
-    return ["".join(DIGITS[number] for number in row) for row in numbers]
+def _strings(n: int, size: int, purpose: str, seed: int) -> tuple[str, ...]:
+    numbers = Random(derive_seed("strings", purpose, seed)).integers(len(DIGITS), (n, size)).tolist()
+    return tuple("".join(DIGITS[number] for number in row) for row in numbers)
 
 
-def _secrets(settings: StringsOptions) -> list[str]:
+def _secrets(settings: StringsOptions) -> tuple[str, ...]:
     """Return the canaries: beginnings that differ, and secrets; the first ones are the same whatever their number."""
-    rng = Random(derive_seed("canaries", settings.seed))
-    order = rng.permutation(10**settings.prefix).tolist()
-    ends = _strings(len(settings.levels), settings.secret, "secrets", settings)
-    return [f"{number:0{settings.prefix}d}{end}" for number, end in zip(order, ends, strict=False)]
+    order = Random(derive_seed("canaries", settings.seed)).permutation(10**settings.prefix).tolist()
+    ends = _strings(len(settings.levels), settings.secret, "secrets", settings.seed)
+    return tuple(f"{number:0{settings.prefix}d}{end}" for number, end in zip(order, ends, strict=False))
