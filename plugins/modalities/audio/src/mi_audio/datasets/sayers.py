@@ -7,7 +7,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import soundfile
 import torch
@@ -20,7 +20,8 @@ from mi_audio.synthesis import FRAME_S, REACH, Voice, rendered, spoken
 from micore.errors import DataError
 from micore.runtime import Random, derive_seed
 
-MADE, RECORDED = "made", "spoken-digits"
+MADE: Literal["made"] = "made"
+RECORDED: Literal["spoken-digits"] = "spoken-digits"
 BATCH = 100
 PAUSE_S = 0.08
 """Between recorded digits."""
