@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-def hidden_part(transcript: str, prefix: str) -> str:
+def hidden_part(transcript: str, prefix: str, hidden: int) -> str:
     """Return what a transcript says after the known digits: behind its beginning that is most like these.
 
-    Of beginnings as like, the one whose length is nearest, then the shorter one.
+    Of beginnings as like, the one behind which there are most nearly so many digits as are hidden, then the shorter one.
     """
     distances = beginnings(transcript, prefix)
-    cut = min(range(len(distances)), key=lambda end: (distances[end], abs(end - len(prefix)), end))
+    cut = min(range(len(distances)), key=lambda end: (distances[end], abs(len(transcript) - end - hidden), end))
     return transcript[cut:]
 
 
@@ -34,7 +34,7 @@ def ranked(transcripts: Sequence[str], prefix: str, hidden: int) -> tuple[list[s
     The score is the share of transcripts that say so; 1 less where other than so many digits were heard. Of as frequent
     ones the first in order of digits comes first.
     """
-    counts = Counter(hidden_part(transcript, prefix) for transcript in transcripts)
+    counts = Counter(hidden_part(transcript, prefix, hidden) for transcript in transcripts)
     scores = {text: count / len(transcripts) - (len(text) != hidden) for text, count in counts.items()}
     order = sorted(scores, key=lambda text: (-scores[text], text))
     return order, [scores[text] for text in order]

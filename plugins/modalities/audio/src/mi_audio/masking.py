@@ -28,6 +28,7 @@ def filled(held: Masked, fill: str, n: int, rng: Random, spread_db: float = 0.0)
     waveform = held.waveform.to(rng.device)
     copies = waveform.expand(n, -1).clone()
     if fill == "silence":
+        copies[:, start:stop] = 0
         return copies
     known = waveform[:start] if start else waveform[stop:]
     level = known.square().mean().sqrt()
