@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
     "Fitting", "Forecast", "HasBaselines", "HasClassControls", "HasControl", "HasDeployment", "HasFloors",
-    "HasForecast", "HasGenerator", "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement", "Modality",
-    "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference", "Samples", "ShowsDifferences",
-    "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
+    "HasForecast", "HasGenerator", "HasNotes", "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement",
+    "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference", "Samples",
+    "ShowsDifferences", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
 ]  # fmt: skip
 
 
@@ -87,6 +87,15 @@ class Dataset(Protocol):
 
     def judging(self) -> tuple[Split, tuple[str, ...]]:
         """Return the data that evaluator models are trained on, and all its class names."""
+
+
+@runtime_checkable
+class HasNotes(Protocol):
+    """A data set that changed what it was given when it read it, and says how: every run on it says so too."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences without a full stop; none where nothing was changed."""
 
 
 @runtime_checkable

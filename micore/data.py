@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from micore.contracts import Dataset
+from micore.contracts import Dataset, HasNotes
 from micore.errors import DataError
 from micore.registry import Registry
 
@@ -76,4 +76,10 @@ def describe(request: DataRequest, dataset: Dataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "classes": list(dataset.classes),
         "splits": sizes,
+        "notes": notes_of(dataset),
     }
+
+
+def notes_of(dataset: Dataset) -> list[str]:
+    """Return what a data set changed in what it was given."""
+    return list(dataset.notes) if isinstance(dataset, HasNotes) else []

@@ -66,3 +66,17 @@ def test_another_root_changes_nothing_else():
     request = DataRequest.parse("faces", {"size": 4}, "/here")
     assert request.under(None) is request
     assert request.under("/there") == DataRequest(uri="faces", options={"size": 4, ROOT_OPTION: "/there"})
+
+
+def test_what_was_changed_on_reading_is_said(plugins):
+    request = DataRequest.parse("grids", {"size": 4})
+    dataset = request.open(plugins)
+    assert describe(request, dataset)["notes"] == []
+
+    class Noted:
+        notes = ("3 recordings were resampled from 8000 Hz",)
+
+        def __getattr__(self, name):
+            return getattr(dataset, name)
+
+    assert describe(request, Noted())["notes"] == ["3 recordings were resampled from 8000 Hz"]

@@ -55,6 +55,8 @@ def command(
         app.registry, runtime, data=request, model=use, training=training, defenses=uses(defenses),
         output=output,
     )  # fmt: skip
+    for note in bundle.card.data["notes"]:
+        app.say(f"note: {note}")
     if as_json:
         app.json(bundle.card.to_dict())
     else:

@@ -10,7 +10,7 @@ from micore.artifacts import Bundle, Card
 from micore.attacks import build_attack, preparer
 from micore.configs import EVIDENCE, with_evidence
 from micore.contracts import Attack, Case, Dataset, Defense, Evaluator, HasObservations, Modality, Split
-from micore.data import DataRequest, describe
+from micore.data import DataRequest, describe, notes_of
 from micore.errors import AccessDenied, ModelError, RunError, UsageError
 from micore.external import External, SourceRequest
 from micore.home import cache
@@ -247,7 +247,7 @@ def manifest(session: Session) -> dict[str, Any]:
         "hardware": session.runtime.describe(),
         "versions": versions(*_distributions(session)),
         "cases": [{"id": case.id, "label": case.label, "status": "pending"} for case in session.cases],
-        "notes": _notes(session.loaded, same),
+        "notes": [*_notes(session.loaded, same), *notes_of(session.dataset)],
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from micore.records import true_label
 from micore.runs.subjects import (
     attack_controls,
     beside_evidence,
+    class_controls,
     draw_case,
     holdout,
     modality_floors,
@@ -179,3 +180,17 @@ def test_previews_begin_with_the_evidence():
         [instance(1)], {"evidence": [replace(instance(1, 1), samples=torch.zeros(1, 1, 4, 4))]}, ToyModality()
     )
     assert both["image-1"].flatten(1).mean(dim=1).tolist() == [0.0, 1.0, 1.0]
+
+
+class ControllingModality(ToyModality):
+    """A modality that knows one control of goal ``class``."""
+
+    def class_controls(self, reconstructions, dataset):
+        return {"noise": (replace(part, samples=torch.ones_like(part.samples)) for part in reconstructions)}
+
+
+def test_a_modality_may_know_what_judges_of_classes_accept(dataset):
+    found = class_controls(ControllingModality(), [item(0), item(None, goal="instance")], dataset)
+    assert [part.case.label for part in found["noise"]] == [0]
+    assert class_controls(ToyModality(), [item(0)], dataset) == {}
+    assert class_controls(ControllingModality(), [item(None, goal="instance")], dataset) == {}

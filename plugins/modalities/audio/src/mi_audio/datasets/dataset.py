@@ -24,7 +24,8 @@ class AudioDataset:
     of models that are trained on the data; the clips themselves are canonical. others: clips of further classes,
     labelled from 0 in the order of `other_classes`, so that an evaluator can say "somebody else". judged: recordings of
     the private classes that evaluator models learn instead of the private ones, where there are any. input_options:
-    what models of these data need to know besides the rate.
+    what models of these data need to know besides the rate. notes: what was changed in the recordings when they were
+    read.
 
     Raises: DataError when a split is empty, or the lengths of clips differ; ValueError when private, holdout or others
     have no labels.
@@ -43,6 +44,7 @@ class AudioDataset:
     judged: AudioSplit | None = None
     input_options: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         length = self.private.clips.shape[1]
