@@ -38,10 +38,19 @@ from torch import Tensor
 
 from mi_attack_sliding_mi.windows import HOP, Afresh, cut, offsets, schedule, shifted, window_of
 from mi_audio.adapter import RATE
-from mi_audio.waveform_search import PublicSpeech, Start, canonical_length, needs_public, requantised, roughness, starts
+from mi_audio.waveform_search import (
+    PublicSpeech,
+    Start,
+    Views,
+    canonical_length,
+    needs_public,
+    requantised,
+    roughness,
+    starts,
+)
 from micore.contracts import Case, Config, Prepared, Reconstruction, Split
 from micore.errors import BudgetExceeded, ConfigError, DataError
-from micore.kit.case_rows import make_rows, reconstructions, tiled
+from micore.kit.case_rows import make_rows, reconstructions, tiled, uniform_draws
 from micore.kit.losses import cross_entropy
 from micore.kit.projections import clamp_box
 from micore.kit.row_optimizers import RowAdam
@@ -64,7 +73,8 @@ class SlidingConfig(Config):
     passes: int = Field(1, ge=1, description="how often all windows are gone over")
     learning_rate: float = Field(0.01, gt=0, description="of Adam, begun anew in each window")
     smoothness: float = Field(0.0, ge=0, description="weight of the mean difference of neighbouring samples")
-    start: Start = Field("laplace", description="what each waveform begins with")
+    noise: float = Field(0.0, ge=0, description="deviation of noise that is added anew before each step")
+    start: Start = Field("pink", description="what each waveform begins with")
     restarts: int = Field(5, ge=1, description="waveforms per class")
     public_clips: int = Field(200, ge=1, description="at most so many, for starts of public clips")
 
@@ -103,11 +113,15 @@ class SlidingInversion:
         config, length = self.config, canonical_length(target.input_spec)
         window, places = self._windows(target, length)
         begun = starts(config.start, cases, config.restarts, length, self._speech(prepared, runtime), runtime)
-        rows = make_rows(cases, begun, schedule(places, config.inner_steps, config.passes, begun.device))
+        numbers = uniform_draws(cases, config.restarts, Views.N_NUMBERS, runtime)
+        draw = schedule(places, config.inner_steps, config.passes, numbers, begun.device)
+        rows = make_rows(cases, begun, draw)
+        views = Views(noise=config.noise, bank=runtime.rng("noise").normal((window,)))
 
         def losses(waveforms: Tensor, constants: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
-            chunks = cut(waveforms, numbers, window)
-            return cross_entropy(target.module(chunks), constants["labels"]) + config.smoothness * roughness(chunks)
+            chunks = cut(waveforms, numbers[:, :1], window)
+            logits: Tensor = target.module(views(chunks, numbers[:, 1:]))
+            return cross_entropy(logits, constants["labels"]) + config.smoothness * roughness(chunks)
 
         found = RowSearch(
             objective=losses,

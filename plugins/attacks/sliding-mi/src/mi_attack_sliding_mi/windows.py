@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from mi_audio.adapter import RATE, rate_of
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.kit.row_optimizers import RowOptimizer, State
+from micore.kit.search import Draw
 
 HOP = RATE // 100
 """Samples between the chunks that a reconstruction is tried on: 10 ms."""
@@ -40,8 +41,8 @@ def cut(waveforms: Tensor, begins: Tensor, window: int) -> Tensor:
     return waveforms.gather(1, begins.long() + torch.arange(window, device=waveforms.device))
 
 
-def schedule(places: Sequence[int], inner_steps: int, passes: int, device: torch.device) -> Callable[..., Tensor]:
-    """Return the `micore.kit.search.Draw` that says where the window of each of a row's next steps begins."""
+def schedule(places: Sequence[int], inner_steps: int, passes: int, others: Draw, device: torch.device) -> Draw:
+    """Return numbers for each of a row's steps: where its window begins, then what another draw gives."""
     course = torch.tensor(list(places) * passes, dtype=torch.float32, device=device).repeat_interleave(inner_steps)
     done: dict[int, int] = {}
 
@@ -49,7 +50,7 @@ def schedule(places: Sequence[int], inner_steps: int, passes: int, device: torch
         begin = done.get(row, 0)
         done[row] = begin + n
         index = torch.arange(begin, begin + n, device=device).clamp(max=len(course) - 1)
-        return course[index][:, None]
+        return torch.cat([course[index][:, None], others(row, n)], dim=1)
 
     return draw
 

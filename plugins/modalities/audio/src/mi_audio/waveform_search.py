@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -131,13 +131,13 @@ class Views:
     drawing as many numbers as samples at each step.
     """
 
-    noise: float
-    gain: float
-    shift: float
-    colour: float
-    bank: Tensor
+    N_NUMBERS: ClassVar[int] = 4 + BANDS
 
-    N_NUMBERS = 4 + BANDS
+    bank: Tensor
+    noise: float = 0.0
+    gain: float = 0.0
+    shift: float = 0.0
+    colour: float = 0.0
 
     @property
     def changes(self) -> bool:
