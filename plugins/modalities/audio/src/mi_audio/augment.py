@@ -35,13 +35,13 @@ class Change:
         offset = ((2 * numbers[:, :1] - 1) * self.shift * length).long()
         moved = waveforms.gather(1, (places + offset) % length)
         if self.colour:
-            moved = _coloured(moved, self.colour * rng.normal((n, BANDS)).to(waveforms.device))
+            moved = coloured(moved, self.colour * rng.normal((n, BANDS)).to(waveforms.device))
         noise = self.noise * numbers[:, 2:] * rng.normal((n, length)).to(waveforms.device)
         gains = 1 + self.gain * (2 * numbers[:, 1:2] - 1)
         return (gains * moved + noise).clamp(-1, 1)
 
 
-def _coloured(waveforms: Tensor, decibels: Tensor) -> Tensor:
+def coloured(waveforms: Tensor, decibels: Tensor) -> Tensor:
     """Raise and lower bands of frequency (N, BANDS)."""
     spectra = torch.fft.rfft(waveforms)
     curve = functional.interpolate(decibels[:, None], size=spectra.shape[1], mode="linear", align_corners=True)[:, 0]

@@ -1,0 +1,1 @@
+"""The attack audio MI: gradients on a waveform, a mel spectrogram or an equaliser of somebody else's speech."""

@@ -1,0 +1,1 @@
+"""The attack sliding MI: a waveform is inverted window by window, with overlap."""
