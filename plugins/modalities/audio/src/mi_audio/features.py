@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchaudio.functional import griffinlim, melscale_fbanks
 
 FLOOR = 1e-5
@@ -43,10 +44,10 @@ class LogMel(nn.Module):
 
     def power(self, waveforms: Tensor) -> Tensor:
         """Return the power spectrogram (B, n_fft / 2 + 1, frames)."""
-        spectrum = torch.stft(
-            waveforms.float(), self.n_fft, self.hop, window=self.window, center=True, pad_mode="constant",
-            return_complex=True,
-        )  # fmt: skip
+        # frames by unfold, not torch.stft: its gradient adds up in an order that changes on accelerators
+        margin = self.n_fft // 2
+        frames = functional.pad(waveforms.float(), (margin, margin)).unfold(1, self.n_fft, self.hop)
+        spectrum = torch.fft.rfft(frames * self.window).transpose(1, 2)
         return spectrum.real.square() + spectrum.imag.square()
 
     def forward(self, waveforms: Tensor) -> Tensor:
