@@ -67,9 +67,10 @@ def learned(
     arguments = {"mels": mels, "frames": frames, "width": settings.width, "latent_dim": settings.latent_dim,
                  "condition_dim": voices.prints.shape[1]}  # fmt: skip
     vae = _network(arguments, runtime)
+    cycle = None if encoder is None else _cycle(encoder, voices, scale, renderer)
     training = VaeTraining(
         vae, scale.scaled(spectrograms), voices.standardised(voices.prints), runtime.rng("inverter", "training"),
-        settings, cycle=None if encoder is None else _cycle(encoder, voices, scale, renderer), autocast=runtime.autocast,
+        settings, cycle=cycle, autocast=runtime.autocast,
     )  # fmt: skip
     train_gan(training, settings.iterations, runtime, "training the inverter", runtime.checkpoints.load())
     return {"weights": copied(vae.state_dict()), "arguments": arguments, "scale": scale.state()}
