@@ -44,9 +44,9 @@ from mi_attack_mc_gra.measures import MEASURES, SIMILARITIES, undecided
 from mi_graph.attack import Found, StructureAttack, ask_nodes, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known, Labelled
-from mi_graph.graphs import all_pairs
+from mi_graph.graphs import values_of_pairs
 from mi_graph.networks import EMBED
-from mi_graph.relaxed import layers_of, relaxed_nodes, sparsity, without_diagonal
+from mi_graph.relaxed import layers_of, relaxed_nodes, sparsity
 from micore.contracts import Case, Config, Prepared
 from micore.errors import BudgetExceeded
 from micore.runtime import Runtime
@@ -151,7 +151,7 @@ class _Search:
                 loss, free.grad = self._loss_and_slope(((free + free.T) / 2).detach(), first)
                 optimizer.step()
                 with torch.no_grad():
-                    free.copy_(without_diagonal(free.clamp(0, 1)))
+                    free.clamp_(0, 1).fill_diagonal_(0)
                 history.append(loss)
             self._edges = ((free + free.T) / 2).detach()
             with torch.no_grad():
@@ -213,8 +213,7 @@ class _Search:
             total = total + self._alike(values.float())
         if self._labelled is not None:
             total = total + self._same_class(self._labelled)
-        rows, columns = all_pairs(self.known.n_nodes, total.device)
-        return total[rows, columns]
+        return values_of_pairs(total)
 
     def _same_class(self, labelled: Labelled) -> Tensor:
         n, n_classes = self.known.n_nodes, int(labelled.labels.max()) + 1
