@@ -34,7 +34,7 @@ from torch.nn import functional
 from mi_graph.attack import Found, StructureAttack, ask_nodes, filled, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known
-from mi_graph.graphs import all_pairs
+from mi_graph.graphs import n_pairs, values_of_pairs
 from mi_graph.networks import EXPLAIN
 from mi_graph.similarity import cosine, scores_of
 from micore.contracts import Case, Config, Prepared
@@ -87,7 +87,7 @@ class ExplanationAttack(StructureAttack):
             require_all_pairs("gsef", known, hint="-p method=similarity")
             answers, problem = ask_nodes(target, known, known.n_nodes)
             if problem is not None:
-                return Found(torch.zeros(known.asked().shape[1]), problem)
+                return Found(torch.zeros(n_pairs(known.n_nodes)), problem)
             classes = answers[0].argmax(dim=1)
         found, problem = ask_nodes(target, known, self.config.batch_size, EXPLAIN)
         explained = filled(found, known.n_nodes, torch.ones(known.features.shape[1]))
@@ -103,8 +103,7 @@ class ExplanationAttack(StructureAttack):
             learned(_Views(values, classes, name), self.config, case, runtime)
             for name, values in (("features", features), ("explanations", explained))
         ]
-        rows, columns = all_pairs(known.n_nodes, explained.device)
-        return sum(parts[1:], parts[0])[rows, columns]
+        return values_of_pairs(parts[0].add_(parts[1]))
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,8 @@ def learned(views: _Views, config: GsefConfig, case: Case, runtime: Runtime) -> 
         classifier = _Passing(values.shape[1], 16, int(views.classes.max()) + 1)
     for network in (denoiser, classifier):
         runtime.place(network)
-    free = (STEEPNESS * nearest(values, config.neighbours) - STEEPNESS).requires_grad_(True)
+    free = (nearest(values, config.neighbours).mul_(STEEPNESS) - STEEPNESS).requires_grad_(True)
+    free.grad = torch.zeros_like(free)  # stays where it is: a new one for each epoch scatters the heap
     optimizer = torch.optim.Adam([
         {"params": [free, *denoiser.parameters()], "lr": config.learning_rate},
         {"params": classifier.parameters(), "lr": config.learning_rate / 10, "weight_decay": 5e-4},
@@ -149,13 +149,13 @@ def learned(views: _Views, config: GsefConfig, case: Case, runtime: Runtime) -> 
     with runtime.progress.track(f"graph of {views.name}", config.epochs) as report:
         for epoch in range(config.epochs):
             with runtime.seeded(*purpose, epoch):
-                adjacency = normalised(edges_of(free))
-                dropped = functional.dropout(adjacency, 0.25)
-                loss = denoising_loss(views, denoiser, dropped, config.hide)
+                optimizer.zero_grad(set_to_none=False)
+                adjacency = normalised(edges_of(free.detach())).requires_grad_(True)
+                denoising_loss(views, denoiser, functional.dropout(adjacency, 0.25), config.hide).backward()
                 if epoch >= config.classify_from * config.epochs:
-                    loss = loss + functional.cross_entropy(classifier(values, adjacency), views.classes)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+                    functional.cross_entropy(classifier(values, adjacency), views.classes).backward()
+            # computed again here, as what its gradient needs would be held beside the networks'
+            normalised(edges_of(free)).backward(adjacency.grad)
             optimizer.step()
             report(epoch + 1)
     return normalised(edges_of(free.detach()))

@@ -103,11 +103,14 @@ class Judged:
 
     def _unknown(self) -> tuple[Graph, Graph]:
         """Return the recovered and the true graph without the edges that were known before."""
-        n, known = self.private.n_nodes, self.pairs((self.truth == KNOWN).nonzero().flatten())
-        held = places_of(known, n)
-        edges = [graph.edges[:, ~torch.isin(places_of(graph.edges, n), held)] for graph in (self.recovered, self.private)]
-        one, two = (Graph(torch.empty(n, 0), part) for part in edges)
-        return one, two
+        known = self.pairs((self.truth == KNOWN).nonzero().flatten())
+        return _without(self.recovered, known), _without(self.private, known)
+
+
+def _without(graph: Graph, edges: Tensor) -> Graph:
+    n = graph.n_nodes
+    is_left = ~torch.isin(places_of(graph.edges, n), places_of(edges, n))
+    return Graph(torch.empty(n, 0), graph.edges[:, is_left])
 
 
 def _of_shape(found: Graph, private: Graph) -> dict[str, float]:

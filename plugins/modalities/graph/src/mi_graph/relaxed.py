@@ -92,7 +92,9 @@ def projected(edges: Tensor, most: float, rounds: int = 30, out: Tensor | None =
         middle = (low + high) / 2
         is_over = torch.sub(edges, middle, out=clipped).clamp_(0, 1).sum() > most
         low, high = torch.where(is_over, middle, low), torch.where(is_over, high, middle)
-    return torch.sub(edges, high, out=clipped).clamp_(0, 1)  # the shift is upwards of 0: what was 0, as the diagonal, stays it
+    return torch.sub(edges, high, out=clipped).clamp_(
+        0, 1
+    )  # the shift is upwards of 0: what was 0, as the diagonal, stays it
 
 
 def drawn(found: Tensor, k: int, rng: Random) -> Tensor:
@@ -116,6 +118,17 @@ def roughness(edges: Tensor, products: Tensor) -> Tensor:
     degrees = edges.sum(dim=1)
     roots = (degrees + 1e-3).rsqrt()
     return (degrees * roots.square() * products.diagonal()).sum() - roots @ (edges * products) @ roots
+
+
+def roughness_of_pairs(values: Tensor, pairs: Tensor, products: Tensor, squares: Tensor) -> Tensor:
+    """Return the `roughness` of edges that lie among a few pairs.
+
+    values: (m,) of pairs (2, m); products: x y of their features (m,); squares: x x of the features of each node (n,).
+    """
+    one, two = pairs
+    degrees = torch.zeros_like(squares).index_add(0, one, values).index_add(0, two, values)
+    roots = (degrees + 1e-3).rsqrt()
+    return (degrees * roots.square() * squares).sum() - 2 * (values * products * roots[one] * roots[two]).sum()
 
 
 def relaxed_nodes(features: Tensor, edges: Tensor) -> Graphs:
