@@ -92,9 +92,8 @@ def projected(edges: Tensor, most: float, rounds: int = 30, out: Tensor | None =
         middle = (low + high) / 2
         is_over = torch.sub(edges, middle, out=clipped).clamp_(0, 1).sum() > most
         low, high = torch.where(is_over, middle, low), torch.where(is_over, high, middle)
-    return torch.sub(edges, high, out=clipped).clamp_(
-        0, 1
-    )  # the shift is upwards of 0: what was 0, as the diagonal, stays it
+    # the shift is upwards of 0: what was 0, as the diagonal, stays it
+    return torch.sub(edges, high, out=clipped).clamp_(0, 1)
 
 
 def drawn(found: Tensor, k: int, rng: Random) -> Tensor:
