@@ -22,7 +22,7 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -148,17 +148,27 @@ def learned(views: _Views, config: GsefConfig, case: Case, runtime: Runtime) -> 
     ])  # fmt: skip
     with runtime.progress.track(f"graph of {views.name}", config.epochs) as report:
         for epoch in range(config.epochs):
+            in_use = [denoiser, classifier] if epoch >= config.classify_from * config.epochs else [denoiser]
+            optimizer.zero_grad(set_to_none=False)
             with runtime.seeded(*purpose, epoch):
-                optimizer.zero_grad(set_to_none=False)
-                adjacency = normalised(edges_of(free.detach())).requires_grad_(True)
-                denoising_loss(views, denoiser, functional.dropout(adjacency, 0.25), config.hide).backward()
-                if epoch >= config.classify_from * config.epochs:
-                    functional.cross_entropy(classifier(values, adjacency), views.classes).backward()
-            # computed again here, as what its gradient needs would be held beside the networks'
-            normalised(edges_of(free)).backward(adjacency.grad)
+                carry_back(_slope(normalised(edges_of(free.detach())), views, in_use, config.hide), free)
             optimizer.step()
             report(epoch + 1)
     return normalised(edges_of(free.detach()))
+
+
+def _slope(adjacency: Tensor, views: _Views, networks: Sequence[nn.Module], hide: float) -> Tensor:
+    """Return the gradient at an adjacency of the denoiser's loss, and of the classifier's; add the networks' to theirs.
+
+    One loss after the other, so that one network's matrices are held.
+    """
+    adjacency.requires_grad_(True)
+    denoiser, *classifiers = networks
+    denoising_loss(views, denoiser, functional.dropout(adjacency, 0.25), hide).backward()
+    for classifier in classifiers:
+        functional.cross_entropy(classifier(views.values, adjacency), views.classes).backward()
+    slope: Tensor = adjacency.grad
+    return slope
 
 
 def nearest(values: Tensor, k: int) -> Tensor:
@@ -170,14 +180,33 @@ def nearest(values: Tensor, k: int) -> Tensor:
 
 def edges_of(free: Tensor) -> Tensor:
     """Return a symmetric adjacency above 0 of free numbers (n, n)."""
-    positive = functional.elu(free) + 1
-    return (positive + positive.T) / 2
+    positive = functional.elu(free).add_(1)
+    return (positive + positive.T).div_(2)
 
 
 def normalised(adjacency: Tensor) -> Tensor:
     """Return an adjacency over the square roots of both degrees."""
-    roots = (adjacency.sum(dim=1) + 1e-10).rsqrt()
+    roots = _roots(adjacency)
     return roots[:, None] * adjacency * roots[None, :]
+
+
+def _roots(adjacency: Tensor) -> Tensor:
+    return (adjacency.sum(dim=1) + 1e-10).rsqrt()
+
+
+@torch.no_grad()
+def carry_back(slope: Tensor, free: Tensor) -> None:
+    """Write to free numbers (n, n) their gradient, given that of ``normalised(edges_of(free))``; slope is used up.
+
+    By hand, in the same few matrices: those that operations save for their gradients are twice as many.
+    """
+    adjacency = edges_of(free)
+    roots = _roots(adjacency)
+    adjacency.mul_(slope)
+    of_roots = adjacency @ roots + adjacency.T @ roots
+    slope.mul_(roots[:, None]).mul_(roots).add_((of_roots * roots**3 / -2)[:, None])
+    steepness = torch.clamp(free, max=0, out=adjacency).exp_()  # of ELU
+    free.grad = torch.add(slope, slope.T, out=free.grad).div_(2).mul_(steepness)
 
 
 def denoising_loss(views: _Views, denoiser: nn.Module, adjacency: Tensor, hide: float) -> Tensor:
