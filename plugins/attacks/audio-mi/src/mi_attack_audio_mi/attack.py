@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,7 @@ from mi_audio.waveform_search import (
     canonical_length,
     low_passed,
     requantised,
+    sped,
     starts,
 )  # fmt: skip
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -55,7 +56,7 @@ from micore.kit.case_rows import confidences, make_rows, reconstructions, score_
 from micore.kit.losses import cross_entropy
 from micore.kit.row_optimizers import RowAdam, RowOptimizer
 from micore.kit.search import Rows, RowSearch
-from micore.kit.selection import stable_top_k
+from micore.kit.selection import stable_top_k, top_k_per_class
 from micore.runtime import Runtime
 from micore.target import Target
 from micore.threat import Spending
@@ -71,13 +72,20 @@ class AudioConfig(Config):
     objective: Literal["cross-entropy", "confidence"] = Field(
         "cross-entropy", description="cost of a sample; confidence: 1 - the target's (CCS 2015)"
     )
-    steps: int | None = Field(None, ge=1, description="none: waveform 300, mel 100, equaliser 60")
+    steps: int | None = Field(
+        None, ge=0, description="none: waveform 300, mel 100, equaliser 60; 0: the start as it is"
+    )
     learning_rate: float | None = Field(None, gt=0, description="of Adam; none: waveform 0.005, others 0.1")
     restarts: int = Field(5, ge=1, description="samples per class")
     # where it begins
     start: Start = Field("public-clip", description="what a sample begins with; the equaliser: always a public clip")
     choose: Literal["best", "random"] = Field("best", description="which public clips: best by the target, or any")
     candidates: int = Field(400, ge=1, description="at most so many public clips are kept, and tried for best")
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(
+        (1.0,),
+        min_length=1,
+        description="with choose=best, each clip is tried at these speeds: higher and lower voices",
+    )
     # penalties
     smoothness: float = Field(
         0.1, ge=0, description="weight of neighbours' differences: of samples, total variation of spectrograms, curves"
@@ -105,15 +113,17 @@ class AudioInversion:
     Config: ClassVar[type[Config]] = AudioConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
-        "waveform": {"domain": "waveform", "start": "pink", "smoothness": 5.0, "noise": 0.02},
-        "mel": {"domain": "mel", "start": "public-mean", "smoothness": 0.3, "mean_mel": 0.05},
-        "smoke": {"steps": 20, "restarts": 2, "candidates": 100},
+        "waveform": {"domain": "waveform", "smoothness": 5.0, "noise": 0.02},
+        "mel": {"domain": "mel", "smoothness": 0.3, "mean_mel": 0.05},
+        "smoke": {"steps": 20, "restarts": 2, "candidates": 100, "speeds": (1.0,)},
         "paper": {
             "domain": "waveform", "start": "laplace", "objective": "confidence", "smoothness": 0.0, "candidates": 1,
             "choose": "random",
         },
     }  # fmt: skip
-    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset({"domain", "start", "choose", "candidates"})
+    PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"domain", "start", "choose", "candidates", "speeds", "restarts"}
+    )
 
     def __init__(self, config: AudioConfig) -> None:
         self.config = config
@@ -129,15 +139,15 @@ class AudioInversion:
         Raises: DataError when there are none; ModelError when the domain does not fit the network.
         """
         speech = PublicSpeech.of(public, self.config.candidates, runtime.rng("public clips"))
-        clips = speech.clips.to(runtime.device)
         with torch.no_grad():
-            mean = mean_of(self._spectrograms(target, runtime), clips)
-        state = {**speech.state(), "mean_mel": mean.cpu()}
-        if self._chosen:
-            state["scores"] = tiled(
-                lambda batch: target.module(batch).float().softmax(dim=1), runtime.tile, clips
-            ).cpu()
-        return Prepared(state=state)
+            mean = mean_of(self._spectrograms(target, runtime), speech.clips.to(runtime.device))
+        if not self._chosen:
+            return Prepared(state={**speech.state(), "mean_mel": mean.cpu()})
+        clips = torch.cat([sped(speech.clips, speed) for speed in self.config.speeds])
+        scores = self._tried(target, clips, runtime)
+        kept = top_k_per_class(scores, min(self.config.restarts, len(clips))).indices.unique()
+        best = replace(speech, clips=clips[kept])
+        return Prepared(state={**best.state(), "mean_mel": mean.cpu(), "scores": scores[kept]})
 
     def run(
         self, target: Target, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
@@ -164,35 +174,29 @@ class AudioInversion:
         for item in reconstructions(cases, found, samples, scores, latents=believed, scored=scored):
             yield _told(item)
 
-    def baselines(
-        self, cases: Sequence[Case], prepared: Prepared | None, runtime: Runtime
-    ) -> Mapping[str, Sequence[Reconstruction]]:
-        """Return ``chosen-public``: the public clips that samples begin with, unchanged; none where they do not."""
-        if self.start != "public-clip" or not self._chosen or not cases:
-            return {}
-        state = _state(prepared)
-        speech = PublicSpeech.of_state(state, runtime)
-        found = []
-        for case in cases:
-            rows = self._best(state, case)
-            samples, scores = speech.clips[rows.to(runtime.device)], state["scores"][rows, case.label]
-            found.append(Reconstruction(case=case, samples=samples, scores=scores))
-        return {"chosen-public": found}
-
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the steps of all restarts, two answers to each result, and the clips that are tried."""
         spent = self.config.restarts * self._steps
-        tried = min(self.config.candidates, n_public) if self._chosen else 0
+        tried = len(self.config.speeds) * min(self.config.candidates, n_public) if self._chosen else 0
         return Forecast(
             preparation=Spending(queries=tried),
             per_case=Spending(queries=spent + 2 * self.config.restarts, gradients=spent),
         )
 
+    # preparation ----------------------------------------------------------------------------------
+
+    def _tried(self, target: Target, clips: Tensor, runtime: Runtime) -> Tensor:
+        """Return the target's probabilities of all classes for clips on the CPU, (N, classes)."""
+        with torch.no_grad():
+            answers = [target.module(part.to(runtime.device)).float().cpu() for part in clips.split(runtime.tile)]
+        return torch.cat(answers).softmax(dim=1)
+
     # parts ----------------------------------------------------------------------------------------
 
     @property
     def _steps(self) -> int:
-        return self.config.steps or STEPS[self.config.domain]
+        steps = self.config.steps
+        return STEPS[self.config.domain] if steps is None else steps
 
     @property
     def _chosen(self) -> bool:

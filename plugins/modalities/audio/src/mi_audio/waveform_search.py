@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchaudio.functional import resample
 
 from mi_audio.adapter import RATE, rate_of
 from mi_audio.augment import BANDS, coloured
@@ -109,6 +110,12 @@ def _fitted(clips: Tensor, length: int) -> Tensor:
     """Cut clips (N, any length) or repeat them to a length."""
     times = -(-length // clips.shape[1])
     return clips.repeat(1, times)[:, :length]
+
+
+def sped(clips: Tensor, speed: float) -> Tensor:
+    """Return clips (N, length) played at another speed, to a hundredth: a higher or lower voice; cut or repeated."""
+    percent = round(100 * speed)
+    return clips if percent == 100 else _fitted(resample(clips, percent, 100), clips.shape[1])
 
 
 # lengths --------------------------------------------------------------------------------------------------
