@@ -117,7 +117,7 @@ def test_loss_and_likelihoods_agree():
 
 def test_it_learns_to_write_and_its_error_rate_falls():
     torch.manual_seed(0)
-    module = Recogniser(10, width=32, hidden=32, masks=0)
+    module = Recogniser(10, width=32, hidden=32, bursts=0)
     tones = (2 * torch.pi * torch.tensor([[500.0], [1500.0]]) * torch.arange(1600) / 8000).sin()
     said = ["01", "10", "00", "11"]
     clips = torch.stack(
@@ -133,12 +133,15 @@ def test_it_learns_to_write_and_its_error_rate_falls():
     assert module.quality(clips, coded(said[::-1]))["digit_error_rate"].tolist() == [0.5] * 4
 
 
-def test_masks_leave_out_stretches_in_training_only():
-    module = Recogniser(10, masks=2)
-    masked = module._masked(torch.ones(50, 40, 100))
-    widths = (masked[:, 0] == 0).sum(1)
-    assert 0 < int(widths.max()) <= 2 * (module.widest + 1)
-    assert torch.equal(masked[:, :1].expand_as(masked), masked)
+def test_bursts_of_noise_drown_stretches_in_training_only():
+    module, silent = Recogniser(10, bursts=2), torch.full((50, 40, 200), -9.0)
+    changed = module._disturbed(silent) != silent
+    widths = changed[:, 0].sum(1)
+    assert 100 < int(widths.max()) <= 2 * (module.widest + 1)
+    assert torch.equal(changed[:, :1].expand_as(changed), changed)
+    waveforms = 0.1 * Random(0).normal((2, 16000))
+    assert torch.equal(module.eval()(waveforms), module(waveforms))
+    assert not torch.equal(module.train()(waveforms), module(waveforms))
 
 
 def test_networks_are_told_from_data_that_they_cannot_learn():
@@ -147,6 +150,6 @@ def test_networks_are_told_from_data_that_they_cannot_learn():
     with pytest.raises(ModelError, match="MelCnn learns classes"):
         mel_cnn(10, SPEC)
     with pytest.raises(ModelError, match="cannot be built"):
-        recogniser(10, SPEC, masks=-1)
+        recogniser(10, SPEC, bursts=-1)
     with pytest.raises(ValueError, match="expected"):
         network()(torch.zeros(1, 10))

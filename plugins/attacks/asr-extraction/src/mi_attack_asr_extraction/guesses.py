@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def hidden_part(transcript: str, prefix: str, hidden: int) -> str:
     """Return what a transcript says after the known digits: behind its beginning that is most like these.
 
-    Of beginnings as like, the one behind which there are most nearly so many digits as are hidden, then the shorter one.
+    Of beginnings as like, the one behind which most nearly so many digits stand as are hidden, then the shorter one.
     """
     distances = beginnings(transcript, prefix)
     cut = min(range(len(distances)), key=lambda end: (distances[end], abs(len(transcript) - end - hidden), end))

@@ -59,7 +59,7 @@ def mi_models() -> Iterable[ModelSpec]:
             name="recogniser", target="mi_audio.builders:recogniser", modality="audio", roles=("recogniser",),
             summary="Convolutions and a recurrent layer with CTC: writes spoken digits",
             paper="Amodei et al., ICML 2016 (arXiv:1512.02595)",
-            training={"epochs": 40, "batch_size": 32, "augment": "none"},
+            training={"epochs": 40, "batch_size": 32, "learning_rate": 3e-3, "augment": "none"},
         ),
         _model("speaker-encoder", "speaker_encoder", "x-vector that answers with a voiceprint", roles=("encoder",),
                paper="Snyder et al., ICASSP 2018"),

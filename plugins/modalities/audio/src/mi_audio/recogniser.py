@@ -1,7 +1,8 @@
 """A recogniser of spoken digits as a target: it writes transcripts, and tells how likely given ones are.
 
 A small network in the manner of Deep Speech 2 (Amodei et al., ICML 2016): log-mels, two strided convolutions, a
-recurrent layer in both directions, CTC. Trained with masks over time (SpecAugment, Park et al., Interspeech 2019).
+recurrent layer in both directions, CTC. In training a burst of noise drowns a part of each clip, in the place of the
+masks of SpecAugment (Park et al., Interspeech 2019): the network learns to write words that it cannot hear.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from micore.threat import Access
 
 TRANSCRIBE, LIKELIHOODS = "transcribe", "log_likelihoods"
 
+LOUDNESS, TILT, FLICKER = (-1.0, 2.0), 1.5, 0.15
+"""Of bursts of noise in scaled log-mels: from soft to as loud as speech; the difference of the highest and the lowest
+frequency at most; and the deviation that windows of 32 ms leave."""
+
 
 class Recogniser(nn.Module):
     """Writes what is said in waveforms of any length from ``min_length`` on.
@@ -31,24 +36,24 @@ class Recogniser(nn.Module):
         rate: samples per second of the waveforms.
         width: channels of the convolutions.
         hidden: width of the recurrent layer, of each direction.
-        masks: stretches of each clip that are left out in training; 0: none.
-        mask_s: seconds of the longest.
+        bursts: of noise in each clip in training; 0: none.
+        burst_s: seconds of the longest.
     """
 
     services: ClassVar[Mapping[str, Access]] = {TRANSCRIBE: Access.LABEL, LIKELIHOODS: Access.SCORES}
     stride: ClassVar[int] = 4
 
     def __init__(
-        self, n_letters: int, rate: int = 8000, width: int = 64, hidden: int = 96, masks: int = 2, mask_s: float = 0.5
+        self, n_letters: int, rate: int = 8000, width: int = 64, hidden: int = 96, bursts: int = 1, burst_s: float = 1.5
     ) -> None:
         super().__init__()
-        if n_letters < 1 or masks < 0 or mask_s < 0:
-            raise ValueError(f"Recogniser: n_letters={n_letters}, masks={masks}, mask_s={mask_s}")
+        if n_letters < 1 or bursts < 0 or burst_s < 0:
+            raise ValueError(f"Recogniser: n_letters={n_letters}, bursts={bursts}, burst_s={burst_s}")
         self.front = LogMel(rate)
         self.stages = nn.Sequential(self._stage(self.front.mels, width), self._stage(width, width))
         self.memory = nn.GRU(width, hidden, batch_first=True, bidirectional=True)
         self.head = nn.Linear(2 * hidden, n_letters + 1)
-        self.masks, self.widest = masks, round(100 * mask_s)
+        self.bursts, self.widest = bursts, round(100 * burst_s)
 
     @staticmethod
     def _stage(inputs: int, outputs: int) -> nn.Sequential:
@@ -67,21 +72,30 @@ class Recogniser(nn.Module):
                 f"Recogniser: waveforms of shape {tuple(waveforms.shape)}; expected (B, at least {self.min_length})"
             )
         spectrograms = (self.front(waveforms) - MEL_MEAN) / MEL_STD
-        if self.training and self.masks:
-            spectrograms = self._masked(spectrograms)
+        if self.training and self.bursts:
+            spectrograms = self._disturbed(spectrograms)
         states, _ = self.memory(self.stages(spectrograms).transpose(1, 2))
         logits: Tensor = self.head(states)
         return logits
 
-    def _masked(self, spectrograms: Tensor) -> Tensor:
-        """Set random stretches of time to the mean."""
-        n, frames = len(spectrograms), spectrograms.shape[2]
-        drawn = torch.rand((2, n, self.masks, 1), device=spectrograms.device)
+    def _disturbed(self, spectrograms: Tensor) -> Tensor:
+        """Drown random stretches of time in noise, each of a loudness and tilt of its own."""
+        n, mels, frames = spectrograms.shape
+        drawn = torch.rand((4, n, self.bursts, 1), device=spectrograms.device)
         widths = drawn[0] * self.widest
         starts = drawn[1] * (frames - widths).clamp(min=0)
         times = torch.arange(frames, device=spectrograms.device)
-        hidden = ((times >= starts) & (times < starts + widths)).any(dim=1)
-        return spectrograms * (~hidden)[:, None].to(spectrograms.dtype)
+        tilts = torch.linspace(-1, 1, mels, device=spectrograms.device)
+        for burst in range(self.bursts):
+            drowned = (times >= starts[:, burst]) & (times < starts[:, burst] + widths[:, burst])
+            level = (
+                LOUDNESS[0]
+                + (LOUDNESS[1] - LOUDNESS[0]) * drawn[2, :, burst]
+                + TILT * (drawn[3, :, burst] - 0.5) * tilts
+            )
+            noise = level[:, :, None] + FLICKER * torch.randn_like(spectrograms)
+            spectrograms = torch.where(drowned[:, None], noise, spectrograms)
+        return spectrograms
 
     def log_posteriors(self, waveforms: Tensor) -> Tensor:
         """Return the log-probabilities of letters at each frame, (B, frames, letters + 1)."""

@@ -28,7 +28,7 @@ LENGTH = 4 * TONE
 SECRETS = ("017", "235", "468")
 REPEATS, PLAIN = 16, 10
 CHANCE = 1 / len(DIGITS)
-SIZE: Mapping[str, Any] = {"width": 32, "hidden": 32, "masks": 1, "mask_s": 0.3}
+SIZE: Mapping[str, Any] = {"width": 32, "hidden": 32, "bursts": 1, "burst_s": 0.3}
 TRAINING = TrainingConfig.model_validate({"epochs": 40, "batch_size": 16, "learning_rate": 2e-2, "augment": "none"})
 
 
