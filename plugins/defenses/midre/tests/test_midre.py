@@ -175,7 +175,7 @@ def test_signals_volumes_and_half_precision_are_taken(shape: tuple[int, ...], fi
 @pytest.mark.parametrize(
     "inputs",
     [
-        torch.zeros(4, 8),
+        torch.zeros(4),
         torch.zeros(4, 3, 16, 16, dtype=torch.int64),
         torch.zeros(4, 3, 1, 16),
         ["a", "b"],
