@@ -28,6 +28,6 @@ def mi_defenses() -> Iterable[DefenseSpec]:
             paper="Patino et al., Interspeech 2021 (arXiv:2011.01130)",
             modality="audio",
             stages=("data",),
-            roles=("encoder", "classifier"),
+            roles=("encoder", "classifier", "recogniser"),
         ),
     ]
