@@ -113,7 +113,7 @@ class NoiseMasking(Masking):
     Config: ClassVar[type[Config]] = NoiseMaskingConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
-        "smoke": {"fills": ("white",), "draws": 32, "spread_db": 12.0},
+        "smoke": {"draws": 32, "spread_db": 24.0},
         "paper": {"draws": 1, "spread_db": 0.0},
     }
 
