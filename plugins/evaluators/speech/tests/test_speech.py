@@ -16,7 +16,14 @@ from mi_audio.datasets.voices import open_voices
 from mi_audio.modality import AudioModality
 from mi_audio.spectra import long_term, shaped_noise, stft
 from mi_evaluator_speech.evaluator import SpeechConfig, SpeechEvaluator
-from mi_evaluator_speech.spectral import colour_distances, colours, frames_of, nearest, spectral_distances, spectrogram
+from mi_evaluator_speech.spectral import (
+    colour_distances,
+    colours,
+    frames_of,
+    nearest_of_label,
+    spectral_distances,
+    spectrogram,
+)
 from mi_evaluator_speech.speechlike import moving_share, voiced_share
 from micore.contracts import Case, Evaluator, Measurement, Reconstruction, Reference, Subject
 from micore.errors import DataError
@@ -77,10 +84,13 @@ def test_colours_are_levels_of_long_term_spectra() -> None:
     )
 
 
-def test_only_those_that_are_allowed_are_near() -> None:
-    found = nearest(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[False, True], [False, False]]))
-    assert found[0] == 2
-    assert found[1].isnan()
+def test_the_nearest_is_sought_among_clips_of_the_label() -> None:
+    rng = np.random.default_rng(1)
+    frames, others = torch.tensor(rng.normal(size=(3, 5, 4))), torch.tensor(rng.normal(size=(6, 5, 4)))
+    found = nearest_of_label(frames, torch.tensor([1, 0, 7]), others, torch.tensor([0, 0, 1, 1, 1, 2]))
+    whole = spectral_distances(frames, others)
+    torch.testing.assert_close(found[:2], torch.stack([whole[0, 2:5].min(), whole[1, :2].min()]))
+    assert found[2].isnan()
 
 
 def test_voiced_frames_are_those_with_a_pitch() -> None:

@@ -24,7 +24,7 @@ from mi_evaluator_speech.spectral import (
     colour_distances,
     colours,
     frames_of,
-    nearest,
+    nearest_of_label,
     spectral_distances,
     spectrogram,
 )
@@ -44,7 +44,7 @@ class SpeechConfig(Config):
     """Settings of the evaluator."""
 
     private_clips: int = Field(20, ge=1, description="private clips of each speaker, at most, that are compared with")
-    public_clips: int = Field(200, ge=1, description="public clips, at most, that are compared with")
+    public_clips: int = Field(100, ge=1, description="public clips, at most, that are compared with")
     batch_size: int = Field(64, ge=1, description="clips at a time")
     resamples: int = Field(2000, ge=1, description="bootstrap resamples behind each interval")
 
@@ -91,9 +91,8 @@ class SpeechEvaluator:
 
     def _near(self, waveforms: Samples, labels: Tensor, heard: Heard, runtime: Runtime) -> list[Figure]:
         sounds, figures = self._sounds(waveforms, runtime), []
-        own = labels[:, None] == heard.labels[None, :]
         for variant in (PLAIN, WHITE):
-            private = nearest(spectral_distances(sounds.frames[variant], heard.private.frames[variant]), own)
+            private = nearest_of_label(sounds.frames[variant], labels, heard.private.frames[variant], heard.labels)
             figures.append(Figure(f"spectral-private{variant}", private, "dB", "down"))
             if heard.public is not None:
                 public = spectral_distances(sounds.frames[variant], heard.public.frames[variant]).amin(dim=1)

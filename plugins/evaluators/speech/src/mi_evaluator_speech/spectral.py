@@ -57,7 +57,11 @@ def spectrogram(device: torch.device) -> LogMel:
     return LogMel(RATE).to(device)
 
 
-def nearest(distances: Tensor, allowed: Tensor) -> Tensor:
-    """Return the smallest distance (N,) to those that are allowed (N, M); NaN where none is."""
-    found = distances.masked_fill(~allowed, torch.inf).amin(dim=1)
-    return found.masked_fill(found.isinf(), torch.nan)
+def nearest_of_label(frames: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> Tensor:
+    """Return the distance of each clip to the nearest other one of its label, (N,); NaN where there is none."""
+    found = frames.new_full((len(frames),), torch.nan)
+    for label in labels.unique().tolist():
+        mine, theirs = labels == label, others[other_labels == label]
+        if len(theirs):
+            found[mine] = spectral_distances(frames[mine], theirs).amin(dim=1)
+    return found
