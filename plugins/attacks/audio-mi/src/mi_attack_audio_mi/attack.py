@@ -84,7 +84,7 @@ class AudioConfig(Config):
     candidates: int = Field(400, ge=1, description="at most so many public clips are kept, and tried for best")
     speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(
         (0.8, 0.87, 0.93, 1.07, 1.15, 1.25), min_length=1,
-        description="with choose=best, each clip is tried at these speeds: higher and lower voices than the public ones",
+        description="with choose=best, each clip is tried at these speeds: higher and lower voices",
     )  # fmt: skip
     # penalties
     smoothness: float = Field(
