@@ -7,7 +7,8 @@ near speech. Pizzi et al. (arXiv:2301.03206) call the plain form on waveforms st
 Threat model: white box; public speech of other people.
 
 1. Begin (``start``) with noise, with public colour, or with public clips: those out of ``candidates`` that the target
-   takes most for the class, or random ones (``choose``).
+   takes most for the class, or random ones (``choose``). Clips are tried slower and faster (``speeds``): as they were
+   they are surely somebody else's.
 2. Descend with Adam on the target's cross-entropy (or 1 - confidence) plus penalties, in a domain:
    waveform: the samples, clipped to [-1, 1]; every ``process_every`` steps they pass a low-pass (Process);
    mel: the log-mel spectrogram that the network sees, clamped between silence and full loudness;
@@ -82,10 +83,9 @@ class AudioConfig(Config):
     choose: Literal["best", "random"] = Field("best", description="which public clips: best by the target, or any")
     candidates: int = Field(400, ge=1, description="at most so many public clips are kept, and tried for best")
     speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(
-        (1.0,),
-        min_length=1,
+        (0.8, 0.87, 0.93, 1.07, 1.15, 1.25), min_length=1,
         description="with choose=best, each clip is tried at these speeds: higher and lower voices",
-    )
+    )  # fmt: skip
     # penalties
     smoothness: float = Field(
         0.1, ge=0, description="weight of neighbours' differences: of samples, total variation of spectrograms, curves"
