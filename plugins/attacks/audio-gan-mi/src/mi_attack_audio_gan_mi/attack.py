@@ -112,8 +112,8 @@ class SpeechPriorInversion:
             "critic_steps": 1, "steps": 150,
         },
         "smoke": {
-            "prior": VAE, "mels": 40, "latent_dim": 16, "width": 16, "iterations": 120, "batch_size": 32,
-            "prior_learning_rate": 5e-3, "critic_steps": 1, "steps": 40, "restarts": 3, "keep": None,
+            "prior": VAE, "mels": 40, "latent_dim": 16, "width": 16, "iterations": 300, "batch_size": 32,
+            "prior_learning_rate": 5e-3, "critic_steps": 1, "steps": 50, "learning_rate": 0.1, "restarts": 6, "keep": 3,
             "rendering_iterations": 8, "search_iterations": 2,
         },
         "paper": {},
