@@ -150,6 +150,7 @@ def test_means_and_links_are_those_of_a_loop() -> None:
 
 # on a target ----------------------------------------------------------------------------------------------
 
+DATA = open_voices(None, speakers=2, clips=6, held=1, others=6, other_clips=2, seconds=0.5)
 VOICES = {"speakers": 5, "clips": 16, "held": 6, "others": 12, "other_clips": 8, "seconds": 0.8}
 
 
@@ -174,7 +175,7 @@ def test_the_card_tells_what_a_finished_target_loses(plain: Bundle, method: str,
         assert (facts["neighbour_overlap"], facts["linked"]) == (1.0, facts["linked_before"])
     else:
         assert facts["linked"] < facts["linked_before"]
-        assert facts["pool_speakers"] == 12
+        assert facts["pool"] == 12
     network, (defense,) = restore_network(Registry.discover(), bundle)
     raw = units(2, 128)
     assert not torch.allclose(defense.adapt_output(raw, clips(2)), raw, atol=0.01)
@@ -182,11 +183,21 @@ def test_the_card_tells_what_a_finished_target_loses(plain: Bundle, method: str,
 
 
 def fitting(module: nn.Module, public: AudioSplit | None) -> Fitting:
-    data = open_voices(None, speakers=2, clips=2, held=1, others=1, other_clips=2, seconds=0.5)
     return Fitting(
-        module=module, reference=data.private, reference_is_fresh=False, public=public, n_classes=2,
+        module=module, reference=DATA.private, reference_is_fresh=False, public=public, n_classes=2,
         adapter=lambda samples: samples, answer=lambda samples: module(samples), runtime=CPU,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("labels", "pool"), [(range(6), 6), ([0] * 6, 12)])
+def test_speakers_that_are_not_told_apart_make_a_pool_of_clips(labels: Any, pool: int) -> None:
+    others = DATA.private
+    public = AudioSplit(others.clips, torch.tensor(list(labels)).repeat_interleave(2))
+    defense = made(method="pool")
+    network = XVector(2, 16000, width=8, hidden=8).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        defense.fit(fitting(SpeakerEncoder(network), public))
+    assert defense.facts()["pool"] == pool == len(defense.state()["pool"])
 
 
 def test_targets_and_data_that_do_not_fit_are_refused() -> None:
@@ -194,8 +205,9 @@ def test_targets_and_data_that_do_not_fit_are_refused() -> None:
     for method in ("rotation", "pool"):
         with pytest.raises(ModelError, match="the target answers with classes"):
             made(method=method).fit(fitting(network, None))
-    with pytest.raises(ModelError, match="needs 4 labelled public speakers, the data have 0"):
-        made(method="pool").fit(fitting(SpeakerEncoder(network), None))
+    for public, n in ((None, 0), (DATA.private.rows(torch.arange(3)), 3)):
+        with pytest.raises(ModelError, match=f"needs 4 public clips or more, and the data have {n}"):
+            made(method="pool").fit(fitting(SpeakerEncoder(network), public))
     with pytest.raises(ModelError, match="no key yet"):
         made().adapt_output(units(2), clips(2))
     with pytest.raises(ModelError, match="holds no rotation"):

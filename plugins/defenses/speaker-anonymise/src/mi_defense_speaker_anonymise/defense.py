@@ -15,7 +15,7 @@ Threat model: an adversary who is given voiceprints; one who has the weights is 
 
 Fidelity notes (B1 / here)
 - The pool's distance is PLDA's, its voiceprints are x-vectors of 1,160 speakers / cosine, the target's own voiceprints
-  of the data's public speakers, each by its mean.
+  of the data's public speakers, each by its mean; where these are not told apart, of each of their clips.
 - 100 at random of the 200 farthest, once for each speaker / for each clip, fixed by a secret key and the clip: who asks
   twice gets the same. Of a smaller pool than 400 the farther half, and a share of these.
 - B1 then makes speech of the new voiceprint; here the voiceprint is the answer.
@@ -52,7 +52,7 @@ class SpeakerAnonymisationConfig(Config):
     )
     farthest: int = Field(200, ge=2, description="pool: the farthest voiceprints among which is drawn; B1: 200")
     chosen: int = Field(100, ge=1, description="pool: how many of these make up the new one; B1: 100")
-    pool_clips: int = Field(5000, ge=4, description="pool: public clips at most, of which speakers' means are made")
+    pool_clips: int = Field(5000, ge=4, description="pool: public clips at most, of which it is made")
 
     @model_validator(mode="after")
     def _chosen_of_the_farthest(self) -> Self:
@@ -91,14 +91,18 @@ class SpeakerAnonymisation(Defense):
 
     def _pool(self, fitting: Fitting) -> Tensor:
         public = fitting.public
-        speakers = 0 if public is None or public.labels is None else len(public.labels.unique())
-        if public is None or public.labels is None or speakers < LEAST_POOL:
+        if public is None or len(public) < LEAST_POOL:
             raise ModelError(
-                f"speaker-anonymise: method=pool needs {LEAST_POOL} labelled public speakers, the data have {speakers}",
+                f"speaker-anonymise: method=pool needs {LEAST_POOL} public clips or more, and the data have "
+                f"{0 if public is None else len(public)}",
                 hint="method=rotation, or a data set with other speakers",
             )
         rows = torch.linspace(0, len(public) - 1, min(self.config.pool_clips, len(public))).long()
-        return speaker_means(self._answers(fitting, public, rows), public.labels[rows])
+        prints = self._answers(fitting, public, rows)
+        speakers = None if public.labels is None else public.labels[rows]
+        if speakers is None or len(speakers.unique()) < LEAST_POOL:
+            return prints  # nobody knows who speaks, as where all are "somebody else"
+        return speaker_means(prints, speakers)
 
     def _answers(self, fitting: Fitting, split: Split, rows: Tensor) -> Tensor:
         parts = [fitting.answer(placed(split.take(part), fitting.runtime)).float().cpu() for part in rows.split(BATCH)]
@@ -113,7 +117,7 @@ class SpeakerAnonymisation(Defense):
         cosine = torch.nn.functional.cosine_similarity(raw, given, dim=1).mean()
         found: dict[str, Any] = {"mean_cosine": round(float(cosine), 4)}
         if self.config.method == "pool" and self._table is not None:
-            found["pool_speakers"] = len(self._table)
+            found["pool"] = len(self._table)
         if len(raw) > NEIGHBOURS:
             found["neighbour_overlap"] = round(neighbour_overlap(raw, given), 4)
         if fitting.reference.labels is not None and len(raw) > 1:
