@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from mi_audio.adapter import RATE, rate_of
 from mi_audio.ge2e import Ge2e, pretrained
-from mi_audio.networks import Ecapa, MelCnn, SincNet, SpeakerEncoder, SpeechNetwork, XVector
+from mi_audio.networks import Ecapa, MelCnn, SpeakerEncoder, SpeechNetwork, XVector
 from mi_audio.recogniser import Recogniser
+from mi_audio.sincnet import SincNet
 from mi_audio.transcripts import LABELS, TRANSCRIPTS
 from micore.errors import ModelError
 from micore.inputs import InputSpec
