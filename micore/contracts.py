@@ -91,11 +91,9 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class HasNotes(Protocol):
-    """A data set that changed what it was given when it read it, and says so."""
+    """A data set that changed what it was given when it read it; each note says how, without a full stop."""
 
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences without a full stop."""
+    notes: Sequence[str]
 
 
 @runtime_checkable
