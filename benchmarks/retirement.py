@@ -17,18 +17,20 @@ import torch
 from torch import Tensor
 
 from mi_image.dcgan import DcganGenerator
-from mi_image.gan_search import LatentObjective, Realism, evidence_loss, identity_of, negative_score, reparameterised
+from mi_image.gan_search import evidence_loss, reparameterised
 from mi_image.ked_training import SMALL as SMALL_KED
 from mi_image.ked_training import KedSettings, ked_state, restore_ked
-from mi_image.wgan_training import SMALL, WganSettings, gan_state, restore_gan
+from mi_image.wgan_training import SMALL, gan_state, restore_gan
 from micore.artifacts import PluginUse
 from micore.contracts import Case
 from micore.data import DataRequest
 from micore.kit.case_rows import make_rows, normal_draws, standard_normal, tiled
+from micore.kit.latent_objective import LatentObjective, Realism, identity_of, negative_score
 from micore.kit.losses import cross_entropy
 from micore.kit.projections import clamp_box
 from micore.kit.row_optimizers import NesterovMomentum, RowAdam
 from micore.kit.search import Rows, RowSearch
+from micore.kit.wgan import WganSettings
 from micore.models import load_modality, restore_network
 from micore.registry import Registry
 from micore.runtime import Runtime

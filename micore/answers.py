@@ -37,6 +37,14 @@ class HasTask(Protocol):
 
 
 @runtime_checkable
+class HasQuality(Protocol):
+    """A network with a task of its own that can say how well it does it, besides its loss."""
+
+    def quality(self, inputs: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+        """Return a value for each of the inputs (N, ...) by name, such as an error rate, (N,)."""
+
+
+@runtime_checkable
 class HasServices(Protocol):
     """A network whose interface does more than answer single inputs, such as going on with a text.
 

@@ -91,11 +91,11 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class HasNotes(Protocol):
-    """A data set that changed what it was given when it read it, and says how: every run on it says so too."""
+    """A data set that changed what it was given when it read it, and says so."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """Sentences without a full stop; none where nothing was changed."""
+        """Sentences without a full stop."""
 
 
 @runtime_checkable
@@ -180,9 +180,9 @@ class HasClassControls(Protocol):
     """A modality that knows what judges of classes accept without an inversion: more controls of goal ``class``."""
 
     def class_controls(
-        self, reconstructions: Sequence[Reconstruction], dataset: Dataset
+        self, attack: Sequence[Reconstruction], dataset: Dataset
     ) -> Mapping[str, Sequence[Reconstruction]]:
-        """Return by name as many samples for each case as these reconstructions hold; private data may be used."""
+        """Return by name reconstructions of as many samples as the attack's; private data may be used."""
 
 
 @runtime_checkable

@@ -18,7 +18,9 @@ SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 GOALS = ("class", "instance", "corpus", "prompt", "structure", "attribute")
-ROLES = ("classifier", "encoder", "language-model", "masked-language-model", "gnn", "prior", "evaluator")
+ROLES = (
+    "classifier", "encoder", "language-model", "masked-language-model", "recogniser", "gnn", "prior", "evaluator",
+)  # fmt: skip
 STAGES = ("data", "training", "inference", "monitoring")
 ANY = "any"
 

@@ -23,7 +23,7 @@ from micore.runtime import Checkpoints, Runtime
 from micore.utility import measure
 from micore.versions import versions
 
-TARGET_ROLES = ("classifier", "encoder", "language-model", "masked-language-model", "gnn")
+TARGET_ROLES = ("classifier", "encoder", "language-model", "masked-language-model", "recogniser", "gnn")
 """Roles of architectures that a target can have."""
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from micore.answers import HasTask, answer_of, is_classifier, task_losses
+from micore.answers import HasQuality, HasTask, answer_of, is_classifier, task_losses
 from micore.contracts import Dataset, Defense, Samples, Split
 from micore.defense import guarded
 from micore.errors import DataError
@@ -33,7 +33,8 @@ def measure(
 
     Gives of a classifier for each ``accuracy`` and ``samples``; of held-out data also ``calibration_error`` and
     ``score_change``, the mean L1 distance that defenses move the scores of a sample, from 0 to 2. Of a network with a
-    task of its own for each ``loss`` and ``samples``; of one without, an encoder, see `neighbour_overlap`.
+    task of its own for each ``loss``, ``samples`` and what it says of its quality; of one without, an encoder, see
+    `neighbour_overlap`.
     """
     parts = {
         name: part
@@ -63,8 +64,25 @@ def _losses(
     found: dict[str, Any] = {}
     for name, part in parts.items():
         found[f"{name}_loss"] = round(mean_loss(module, adapter, part, runtime), 4)
+        found |= {f"{name}_{what}": value for what, value in _qualities(module, adapter, part, runtime).items()}
         found[f"{name}_samples"] = len(part)
     return found
+
+
+@torch.no_grad()
+def _qualities(
+    module: nn.Module, adapter: Callable[[Samples], Tensor], split: Split, runtime: Runtime
+) -> dict[str, float]:
+    """Return the means over a split of what a network says of its own quality."""
+    if not isinstance(module, HasQuality) or split.labels is None:
+        return {}
+    module.eval()
+    parts: dict[str, list[Tensor]] = {}
+    for rows in torch.arange(len(split)).split(ANSWER_BATCH):
+        inputs = adapter(placed(split.take(rows), runtime)).to(runtime.device)
+        for name, values in module.quality(inputs, split.labels[rows].to(runtime.device)).items():
+            parts.setdefault(name, []).append(values.double().cpu())
+    return {name: round(float(torch.cat(values).mean()), 4) for name, values in parts.items()}
 
 
 @torch.no_grad()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from micore.utility import calibration_error
+from micore.runtime import Runtime
+from micore.utility import calibration_error, measure
 
 
 def by_bins(scores: np.ndarray, labels: np.ndarray, bins: int) -> float:
@@ -34,3 +38,39 @@ def test_sure_and_right_is_calibrated_sure_and_wrong_is_not():
     scores, labels = torch.eye(3), torch.arange(3)
     assert calibration_error(scores, labels) == 0
     assert calibration_error(scores, labels.roll(1)) == 1
+
+
+class Counter(nn.Module):
+    """Says a number that is its label, and how far off it was."""
+
+    def answer(self, inputs):
+        return inputs
+
+    def task_loss(self, inputs, labels):
+        return (inputs[:, 0] - labels).square()
+
+    def quality(self, inputs, labels):
+        return {"errors": (inputs[:, 0] - labels).abs()}
+
+
+class Part:
+    """Two numbers, of which one is wrong by 2."""
+
+    labels = torch.tensor([1, 2])
+
+    def __len__(self):
+        return 2
+
+    def take(self, rows):
+        return torch.tensor([[1.0], [4.0]])[rows]
+
+
+def test_a_network_with_a_task_of_its_own_may_tell_its_quality():
+    part = Part()
+    dataset = SimpleNamespace(split=lambda name: part)
+    found = measure(Counter(), lambda samples: samples, dataset, part, Runtime.create("cpu"))
+    assert found == {
+        f"{name}_{what}": value
+        for name in ("train", "holdout")
+        for what, value in (("loss", 2.0), ("errors", 1.0), ("samples", 2))
+    }

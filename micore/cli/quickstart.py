@@ -41,6 +41,8 @@ def command(
     from micore.cli.outcome import finish
     from micore.cli.train import describe
     from micore.data import DataRequest
+    from micore.models import load_modality
+    from micore.report import write_report
     from micore.runs import AttackRequest, Run, attack, resume
     from micore.runtime import Runtime
     from micore.training import train
@@ -67,8 +69,16 @@ def command(
             device=device,
         )  # fmt: skip
         run = attack(app.registry, request, directory, app.progress())
+    if is_bundled(app, data):
+        write_report(run, load_modality(app.registry, modality), DataRequest.parse(data).open(app.registry),
+                     show_private=True)  # fmt: skip
     app.say(f"took {time.monotonic() - started:.0f} s")
     finish(app, run, as_json=False)
+
+
+def is_bundled(app: App, data: str) -> bool:
+    """Tell whether a data set comes with its package: nothing in it is anybody's secret."""
+    return bool(getattr(app.registry.find("dataset", data.partition(":")[0]).spec, "bundled", False))
 
 
 def _chosen(given: str | None, offered: str | None, modality: str) -> str:

@@ -63,13 +63,15 @@ def render(
     return to_html(content, shown)
 
 
-def write_report(run: Run, modality: Modality | None, dataset: Dataset | None) -> None:
+def write_report(run: Run, modality: Modality | None, dataset: Dataset | None, *, show_private: bool = False) -> None:
     """Write ``report.html``, ``report.md`` and ``report.json`` into the run directory, each atomically.
 
-    No private sample is written: ``mi report --show-private`` does that, when a person asks for it.
+    No private sample is written unless ``show_private``: ``mi report --show-private`` does that, when a person asks for
+    it, and demonstrations do, whose data belong to nobody.
 
     Raises: StorageError; RunError when the run directory is damaged.
     """
     write_json(run.directory / "report.json", document(run))
     write_text(run.directory / "report.md", render(run, "markdown"))
-    write_text(run.directory / "report.html", render(run, "html", modality=modality, dataset=dataset))
+    page = render(run, "html", modality=modality, dataset=dataset, show_private=show_private)
+    write_text(run.directory / "report.html", page)

@@ -14,6 +14,7 @@ SEEN = {
     "encoder": "The adversary could send inputs and saw their embeddings, nothing inside.",
     "language-model": "The adversary could send texts and saw how likely their tokens are, nothing inside.",
     "masked-language-model": "The adversary could send texts with holes and saw what fills them, nothing inside.",
+    "recogniser": "The adversary could send speech and saw how likely transcripts are, nothing inside.",
 }
 """What scores are, by the role of a target that is no classifier."""
 
@@ -45,6 +46,8 @@ SUBJECTS = {
     "wrong-label": "floor: the attack's samples, judged as if they had been made for another class",
     "nearest-public": "floor: what the adversary's public data already held",
     "random-public": "floor: any of the adversary's public samples",
+    "random-guess": "floor: secrets guessed by chance",
+    "digit-prior": "floor: secrets guessed by how often their digits are in the adversary's public transcripts",
     "noise": "floor: noise",
     "mean-spectrum": "floor: noise with the mean long-term spectrum of the adversary's public clips",
     "oracle-spectrum": "floor: noise with the true long-term spectrum of the class, which no adversary has",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from micore.contracts import Reconstruction
 from micore.errors import BudgetExceeded, CaseFailed, Interrupted, MiError, RunError, UsageError
 from micore.registry import Registry
 from micore.report import write_report
@@ -247,6 +248,18 @@ def _conclude(session: Session, run: Run, preparation: Preparation) -> None:
     reconstructions = with_cases(run.reconstructions(session.modality), session.cases)
     if not reconstructions:
         return
+    _add_controls(session, run, preparation, reconstructions)
+    run.update(status="evaluating")
+    evaluate_run(
+        session.registry, session.runtime, run, request=session.request, dataset=session.dataset,
+        modality=session.modality, target=session.loaded, evaluators=session.evaluators, cases=session.cases,
+    )  # fmt: skip
+
+
+def _add_controls(
+    session: Session, run: Run, preparation: Preparation, reconstructions: Sequence[Reconstruction]
+) -> None:  # fmt: skip
+    """Write the controls and previews; judges read them again, so that nobody holds them twice."""
     attack_ = None if session.spec.control else session.attack
     runtime = replace(session.runtime, tile=min(tiles(run.rows()), default=session.runtime.tile))
     controls = attack_controls(attack_, preparation.prepared, reconstructions, runtime)
@@ -256,11 +269,6 @@ def _conclude(session: Session, run: Run, preparation: Preparation) -> None:
         run.write_controls(name, items, session.modality)
     previews = beside_evidence(reconstructions, controls, session.modality)
     session.modality.export(previews, run.directory / "samples")
-    run.update(status="evaluating")
-    evaluate_run(
-        session.registry, session.runtime, run, request=session.request, dataset=session.dataset,
-        modality=session.modality, target=session.loaded, evaluators=session.evaluators, cases=session.cases,
-    )  # fmt: skip
 
 
 def _all_settled(run: Run) -> bool:

@@ -11,6 +11,8 @@ def test_quickstart_makes_target_run_and_report(mi, tmp_path):
     assert first.exit_code == 0, first.stderr
     assert "accuracy@1" in first.stdout
     assert (tmp_path / "quick" / "plmi" / "report.html").exists()
+    page = (tmp_path / "quick" / "plmi" / "report.html").read_text()
+    assert "Private samples are not shown" not in page, "bundled data are nobody's secret"
     run = Run.open(tmp_path / "quick" / "plmi")
     assert run.manifest["target"]["card"]["metrics"]["holdout_accuracy"] >= 0.97
     before = (tmp_path / "quick" / "target.safetensors").stat().st_mtime_ns

@@ -9,7 +9,8 @@ from torch import Tensor
 from mi_attack_audio_mi.attack import AudioInversion
 from mi_attack_audio_mi.domains import filtered, front_of, seen
 from mi_audio.adapter import AudioAdapter
-from mi_audio.networks import MelCnn, SincNet
+from mi_audio.networks import MelCnn
+from mi_audio.sincnet import SincNet
 from mi_audio.waveform_search import requantised
 from micore.configs import preset_config
 from micore.contracts import Attack, HasForecast, Reconstruction

@@ -15,7 +15,7 @@ from mi_attack_gmi.attack import GenerativeInversion
 from mi_image.datasets.digits import open_digits
 from mi_image.modality import ImageModality
 from mi_image.toy import image_toy
-from mi_image.wgan_training import SMALL, WganSettings, gan_state, restore_gan
+from mi_image.wgan_training import SMALL, gan_state, restore_gan
 from micore.configs import preset_config
 from micore.contracts import (
     Attack,
@@ -32,6 +32,7 @@ from micore.errors import BudgetExceeded, DataError, MiError
 from micore.inputs import InputSpec
 from micore.kit.measuring import Figure, Rows, measure
 from micore.kit.training import TrainingConfig
+from micore.kit.wgan import WganSettings
 from micore.runs.subjects import sample_prior, wrong_label
 from micore.runtime import Runtime
 from micore.shelf import Shelf

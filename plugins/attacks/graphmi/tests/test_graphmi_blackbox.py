@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mi_attack_graphmi import blackbox
 from mi_graph.cases import known_of
 from micore.contracts import Case
 from micore.errors import AccessDenied, UsageError
@@ -46,6 +47,17 @@ def test_each_direction_asks_about_two_graphs(toy: Trial) -> None:
     assert target.ledger.used_access == toy.spec.access
     few, _ = toy.run(toy.attack(steps=3, directions=5, known=0.5))
     assert few.ledger.total == Spending(queries=30 * 3 * 5 * 2, gradients=0)
+
+
+def test_graphs_that_are_asked_about_in_parts_give_the_same(toy: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each graph brings its own copy of the features: ten of Cora's at once would be more than all else."""
+    attack = toy.attack(steps=3, directions=5)
+    at_once, (whole,) = toy.run(attack)
+    monkeypatch.setattr(blackbox, "VALUES", 3 * known_of(toy.cases[0]).features.numel())
+    in_parts, (same,) = toy.run(attack)
+    one, two = (item.samples.graphs[0].scores for item in (whole, same))
+    torch.testing.assert_close(one, two)
+    assert at_once.ledger.total == in_parts.ledger.total
 
 
 def test_an_agent_is_rewarded_for_answered_classes() -> None:

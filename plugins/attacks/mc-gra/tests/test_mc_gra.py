@@ -54,6 +54,20 @@ def test_what_is_decided_costs_nothing() -> None:
     assert float(undecided(torch.tensor([0.4]))) == pytest.approx(0.5288, abs=1e-3)
 
 
+def test_gradients_are_those_of_the_plain_formulas() -> None:
+    shares = torch.tensor([0.0, 0.3, 0.5, 0.99995, 0.9], dtype=torch.float64, requires_grad=True)
+    p = shares.clamp(1e-4, 1 - 1e-4)
+    plain = torch.autograd.grad(-(p * p.log2()).mean(), shares)
+    torch.testing.assert_close(torch.autograd.grad(undecided(shares), shares), plain)
+    values, weights = Random(0).normal((6, 3)).requires_grad_(True), Random(1).normal((6, 6))
+    hollow = 1 - torch.eye(6)
+    unit = torch.nn.functional.normalize(values, dim=1)
+    for name, matrix in (("cosine", (unit @ unit.T).relu()), ("sigmoid", (values @ values.T).relu().sigmoid())):
+        expected = torch.autograd.grad((matrix * hollow * weights).sum(), values, retain_graph=True)
+        found = torch.autograd.grad((SIMILARITIES[name](values) * weights).sum(), values)
+        torch.testing.assert_close(found, expected)
+
+
 def test_the_search_gives_more_than_the_sum_of_what_is_known(toy: Trial) -> None:
     """The one thing that a sum of similarities cannot do by itself."""
     floors = toy.modality.floors(toy.cases, toy.dataset)  # type: ignore[attr-defined]

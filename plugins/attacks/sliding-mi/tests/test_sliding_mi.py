@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mi_attack_sliding_mi.attack import SlidingInversion
 from mi_attack_sliding_mi.windows import HOP, offsets, shifted, window_of
 from mi_audio.adapter import AudioAdapter
-from mi_audio.networks import MelCnn, SincNet
+from mi_audio.networks import MelCnn
+from mi_audio.sincnet import SincNet
 from mi_audio.waveform_search import starts
 from micore.configs import preset_config
 from micore.contracts import Attack, Case

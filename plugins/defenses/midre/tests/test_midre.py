@@ -107,6 +107,16 @@ def test_some_of_every_sample_is_erased_and_some_is_left(sizes: list[int], one: 
         assert min(round(exact[0] - 1e-3), min(sizes) - 1) <= sides[0] <= max(1, round(exact[1] + 1e-3))
 
 
+def test_a_waveform_loses_an_interval_as_a_signal_of_one_channel_does() -> None:
+    waveforms = torch.arange(1.0, 401).repeat(6, 1)
+    labels = torch.zeros(6, dtype=torch.int64)
+    torch.manual_seed(0)
+    found = defense().adapt_inputs(waveforms, labels)
+    torch.manual_seed(0)
+    assert torch.equal(found, defense().adapt_inputs(waveforms[:, None], labels)[:, 0])
+    assert 0.05 < float((found != waveforms).float().mean()) < 0.45
+
+
 def test_a_signal_loses_an_interval_of_the_share() -> None:
     masks = squares((200, 100), 0.1, 0.4)
     assert all(10 <= mask.sum() <= 40 for mask in masks)
@@ -175,7 +185,7 @@ def test_signals_volumes_and_half_precision_are_taken(shape: tuple[int, ...], fi
 @pytest.mark.parametrize(
     "inputs",
     [
-        torch.zeros(4, 8),
+        torch.zeros(4),
         torch.zeros(4, 3, 16, 16, dtype=torch.int64),
         torch.zeros(4, 3, 1, 16),
         ["a", "b"],

@@ -9,8 +9,9 @@ import numpy
 import pytest
 import torch
 
+from mi_evaluator_edges.clustering import clustering
 from mi_evaluator_edges.evaluator import EdgesConfig, EdgesEvaluator
-from mi_evaluator_edges.whole import clustering, figures
+from mi_evaluator_edges.whole import figures
 from mi_graph.baselines import floors
 from mi_graph.cases import structure_cases, truths
 from mi_graph.datasets.motifs import open_motifs

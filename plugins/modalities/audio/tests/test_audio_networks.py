@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mi_audio.builders import ecapa, mel_cnn, sincnet, speaker_encoder, x_vector
-from mi_audio.networks import SincFilters, SincNet
+from mi_audio.sincnet import SincFilters, SincNet
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.runtime import Random

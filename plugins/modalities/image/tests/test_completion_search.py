@@ -24,12 +24,12 @@ from mi_image.completion_search import (
     pseudo_labels,
 )
 from mi_image.corruptions import corrupt_case
-from mi_image.gan_search import identity_of
 from mi_image.inpainting_training import _networks
 from mi_image.modality import ImageModality
 from micore.contracts import Case, Reconstruction
 from micore.errors import AccessDenied, BudgetExceeded, UsageError
 from micore.inputs import InputSpec
+from micore.kit.latent_objective import identity_of
 from micore.kit.losses import cross_entropy
 from micore.runtime import Runtime
 from micore.target import Target

@@ -13,18 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mi_image.dcgan import KedCritic
-from mi_image.gan_search import (
-    GaussianSearch,
-    LatentObjective,
-    PointSearch,
-    evidence_loss,
-    identity_of,
-    negative_score,
-    reparameterised,
-)
+from mi_image.gan_search import GaussianSearch, PointSearch, evidence_loss, reparameterised
 from micore.contracts import Case, Reconstruction
 from micore.errors import BudgetExceeded
 from micore.inputs import InputSpec
+from micore.kit.latent_objective import LatentObjective, identity_of, negative_score
 from micore.kit.losses import cross_entropy
 from micore.runtime import Runtime
 from micore.target import Target

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mi_image.dcgan import DcganGenerator, KedCritic
-from mi_image.gan_steps import train_gan
 from mi_image.ked_training import (
     KedSettings,
     KedTraining,
@@ -22,6 +21,7 @@ from mi_image.ked_training import (
     matching_loss,
     restore_ked,
 )
+from micore.kit.gan_steps import train_gan
 from micore.runtime import Checkpoints, Random, Runtime
 from micore.testing.counting import same
 

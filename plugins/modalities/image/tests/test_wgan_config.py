@@ -1,7 +1,8 @@
 """The GAN's fields of a config mean the settings of its training."""
 
 from mi_image.wgan_config import GAN_FIELDS, SMALL_GAN, SMOKE_GAN, WganConfig
-from mi_image.wgan_training import SMALL, SMOKE, WganSettings
+from mi_image.wgan_training import SMALL, SMOKE
+from micore.kit.wgan import WganSettings
 
 
 def test_the_defaults_are_those_of_the_training():

@@ -12,19 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mi_image.dcgan import DcganGenerator, WganCritic
-from mi_image.gan_steps import draw_images
 from mi_image.priors import GanPrior
-from mi_image.wgan_training import (
-    SMOKE,
-    WganSettings,
-    WganTraining,
-    gan_state,
-    gradient_penalty,
-    restore_gan,
-)
+from mi_image.wgan_training import SMOKE, gan_state, restore_gan
 from micore.contracts import Prior
 from micore.errors import MiError
+from micore.kit.gan_steps import draw_samples
 from micore.kit.stages import Stages
+from micore.kit.wgan import WganSettings, WganTraining, gradient_penalty
 from micore.runtime import Checkpoints, Random, Runtime
 from micore.shelf import Shelf
 
@@ -191,6 +185,6 @@ def test_images_it_cannot_make_are_refused(shape: tuple[int, ...]) -> None:
 
 def test_bytes_are_drawn_as_canonical_images() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
-    drawn = draw_images(images, 50, Random(0))
+    drawn = draw_samples(images, 50, Random(0))
     assert set(drawn.flatten().mul(255).round().tolist()) == {0, 51, 255}
     assert drawn.dtype == torch.float32

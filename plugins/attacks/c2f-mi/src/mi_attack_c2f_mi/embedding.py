@@ -20,10 +20,10 @@ from torch.optim import Adam
 from mi_image.adapter import ImageAdapter
 from mi_image.augment import Augmentation
 from mi_image.classifiers import ImageClassifier
-from mi_image.gan_steps import as_float, copied, moments, restore, train_gan
 from mi_image.identity import default_flip
 from mi_image.learners import NETWORKS
 from micore.inputs import InputSpec
+from micore.kit.gan_steps import as_float, copied, moments, restore, train_gan
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
@@ -117,7 +117,7 @@ def _build(arguments: Mapping[str, Any], runtime: Runtime) -> nn.Module:
 
 
 class _Training:
-    """F's training, step by step (`mi_image.gan_steps.GanTraining`)."""
+    """F's training, step by step (`micore.kit.gan_steps.GanTraining`)."""
 
     def __init__(
         self, network: nn.Module, fit: ImageAdapter, images: Tensor, labels: Tensor | None, settings: EmbeddingSettings,

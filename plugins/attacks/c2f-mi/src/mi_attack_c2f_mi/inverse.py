@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from mi_image.gan_steps import copied, moments, restore, train_gan
+from micore.kit.gan_steps import copied, moments, restore, train_gan
 from micore.kit.selection import stable_top_k
 from micore.runtime import Runtime
 
@@ -87,7 +87,7 @@ def _build(arguments: Mapping[str, Any], runtime: Runtime) -> InverseNetwork:
 
 
 class _Training:
-    """The inverse network's training; an iteration is an epoch (`mi_image.gan_steps.GanTraining`)."""
+    """The inverse network's training; an iteration is an epoch (`micore.kit.gan_steps.GanTraining`)."""
 
     def __init__(
         self, network: InverseNetwork, inputs: Tensor, embeddings: Tensor, settings: InverseSettings, runtime: Runtime

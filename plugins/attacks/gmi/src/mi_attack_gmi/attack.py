@@ -33,12 +33,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mi_image.gan_search import LatentObjective, PointSearch, identity_of, negative_score
+from mi_image.gan_search import PointSearch
 from mi_image.priors import GanPrior
 from mi_image.wgan_config import GAN_FIELDS, SMALL_GAN, SMOKE_GAN, WganConfig
 from mi_image.wgan_training import gan_state, restore_gan
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
+from micore.kit.latent_objective import LatentObjective, identity_of, negative_score
 from micore.kit.losses import cross_entropy
 from micore.runtime import Runtime
 from micore.target import Target

@@ -47,9 +47,9 @@ from mi_image.completion_search import (
     open_ground,
     probabilities,
 )
-from mi_image.gan_search import identity_of
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
+from micore.kit.latent_objective import identity_of
 from micore.kit.losses import cross_entropy
 from micore.runtime import Runtime
 from micore.target import Target

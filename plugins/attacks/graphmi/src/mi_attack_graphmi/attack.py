@@ -36,7 +36,7 @@ from torch import Tensor
 from mi_graph.attack import Found, StructureAttack, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known, Labelled
-from mi_graph.graphs import all_pairs, symmetric
+from mi_graph.graphs import symmetric, values_of_pairs
 from mi_graph.relaxed import (
     Descent,
     by_autograd,
@@ -123,8 +123,7 @@ class _Search:
     @torch.no_grad()
     def decoded(self, descent: Descent, case: Case) -> tuple[Tensor, BudgetExceeded | None]:
         """Return the scores of all pairs (p,), and what stopped the search or this; then the edges themselves serve."""
-        rows, columns = all_pairs(self.known.n_nodes, descent.edges.device)
-        found = descent.edges[rows, columns]
+        found = values_of_pairs(descent.edges)
         if descent.problem is not None or self.config.decode == "edges":
             return found, descent.problem
         try:

@@ -37,13 +37,16 @@ from mi_graph.attack import Found, StructureAttack, require_all_pairs
 from mi_graph.batch import Graphs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known, Labelled
-from mi_graph.graphs import Graph, all_pairs, ordered
-from mi_graph.relaxed import projected, roughness, sparsity
+from mi_graph.graphs import Graph, ordered, pairs_at
+from mi_graph.relaxed import projected, roughness_of_pairs
 from mi_graph.similarity import cosine, scores_of
 from micore.contracts import Case, Config, Prepared
 from micore.errors import BudgetExceeded
 from micore.runtime import Random, Runtime
 from micore.target import Target
+
+VALUES = 1 << 25
+"""Of features of the graphs that are asked about at once: each brings its own copy."""
 
 Losses = Callable[[Graphs, Labelled], Tensor]
 """Of the same labelled nodes in several graphs: the loss of each graph."""
@@ -139,9 +142,11 @@ class _Estimated:
         n, wanted = self.known.n_nodes, round(self.config.candidates * self.known.n_edges)
         alike = scores_of(features, cosine)
         self._places = alike.topk(min(wanted, len(alike))).indices.sort().values
-        self._pairs = all_pairs(n, features.device)[:, self._places]
-        self._products = features @ features.T
+        self._pairs = pairs_at(self._places, n)
+        products = features @ features.T
+        self._products, self._squares = products[tuple(self._pairs)], products.diagonal().clone()
         self._n_pairs = len(alike)
+        self._at_once = max(1, VALUES // features.numel())
 
     def descended(self) -> Found:
         """Take all steps; return the values of all pairs, 0 beside the candidates."""
@@ -166,7 +171,8 @@ class _Estimated:
         """Return the gradient of the expected loss (m,), and the mean loss of the graphs that were asked about."""
         directions = rng.normal((self.config.directions, len(values))).to(values.device)
         moved = self.config.spread * torch.cat([directions, -directions])
-        losses = self.ask(self._graphs(values + moved), self.labelled).to(values.device)
+        graphs = (values + moved).split(self._at_once)
+        losses = torch.cat([self.ask(self._graphs(part), self.labelled) for part in graphs]).to(values.device)
         plus, minus = losses.chunk(2)
         slope = (plus - minus) @ directions / (2 * self.config.spread * len(directions))
         return slope, losses.mean()
@@ -180,9 +186,8 @@ class _Estimated:
     def _exact(self, values: Tensor) -> Tensor:
         """Return the gradient of the norm and the smoothness, (m,)."""
         free = values.detach().requires_grad_(True)
-        n, (one, two) = self.known.n_nodes, self._pairs
-        above = free.new_zeros(n, n).index_put((one, two), free)
-        edges = above + above.T
-        penalty = self.config.sparsity * sparsity(edges) + self.config.smoothness * roughness(edges, self._products)
+        norm = (free.square().sum() + 1e-12).sqrt()
+        rough = roughness_of_pairs(free, self._pairs, self._products, self._squares)
+        penalty = self.config.sparsity * norm + self.config.smoothness * rough
         (slope,) = torch.autograd.grad(penalty, free)
         return slope

@@ -19,7 +19,7 @@ from torch.nn import functional
 from mi_graph.attack import Found
 from mi_graph.batch import Graphs
 from mi_graph.evidence import Known, Labelled
-from mi_graph.graphs import Graph, all_pairs, ordered
+from mi_graph.graphs import Graph, n_pairs, ordered, values_of_pairs
 from micore.contracts import Case, Config
 from micore.errors import BudgetExceeded, UsageError
 from micore.runtime import Runtime
@@ -214,7 +214,6 @@ class _Agent:
         finished = [e for e in self.memory if len(e.choices) == self.known.n_edges] or self.memory[:1]
         finished.sort(key=lambda episode: float(episode.losses[-1]))
         better = finished[: max(1, len(finished) // 2)]
-        rows, columns = all_pairs(self.known.n_nodes, self.runtime.device)
         if not better:
-            return torch.zeros(len(rows), device=rows.device)
-        return self._edges([episode.choices for episode in better]).mean(dim=0)[rows, columns]
+            return torch.zeros(n_pairs(self.known.n_nodes), device=self.runtime.device)
+        return values_of_pairs(self._edges([episode.choices for episode in better]).mean(dim=0))

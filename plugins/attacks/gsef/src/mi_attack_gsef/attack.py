@@ -22,7 +22,7 @@ Fidelity notes (paper / authors' code / here)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -34,7 +34,7 @@ from torch.nn import functional
 from mi_graph.attack import Found, StructureAttack, ask_nodes, filled, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known
-from mi_graph.graphs import all_pairs
+from mi_graph.graphs import n_pairs, values_of_pairs
 from mi_graph.networks import EXPLAIN
 from mi_graph.similarity import cosine, scores_of
 from micore.contracts import Case, Config, Prepared
@@ -87,7 +87,7 @@ class ExplanationAttack(StructureAttack):
             require_all_pairs("gsef", known, hint="-p method=similarity")
             answers, problem = ask_nodes(target, known, known.n_nodes)
             if problem is not None:
-                return Found(torch.zeros(known.asked().shape[1]), problem)
+                return Found(torch.zeros(n_pairs(known.n_nodes)), problem)
             classes = answers[0].argmax(dim=1)
         found, problem = ask_nodes(target, known, self.config.batch_size, EXPLAIN)
         explained = filled(found, known.n_nodes, torch.ones(known.features.shape[1]))
@@ -103,8 +103,7 @@ class ExplanationAttack(StructureAttack):
             learned(_Views(values, classes, name), self.config, case, runtime)
             for name, values in (("features", features), ("explanations", explained))
         ]
-        rows, columns = all_pairs(known.n_nodes, explained.device)
-        return sum(parts[1:], parts[0])[rows, columns]
+        return values_of_pairs(parts[0].add_(parts[1]))
 
 
 @dataclass(frozen=True)
@@ -141,24 +140,35 @@ def learned(views: _Views, config: GsefConfig, case: Case, runtime: Runtime) -> 
         classifier = _Passing(values.shape[1], 16, int(views.classes.max()) + 1)
     for network in (denoiser, classifier):
         runtime.place(network)
-    free = (STEEPNESS * nearest(values, config.neighbours) - STEEPNESS).requires_grad_(True)
+    free = (nearest(values, config.neighbours).mul_(STEEPNESS) - STEEPNESS).requires_grad_(True)
+    free.grad = torch.zeros_like(free)  # stays where it is: a new one for each epoch scatters the heap
     optimizer = torch.optim.Adam([
         {"params": [free, *denoiser.parameters()], "lr": config.learning_rate},
         {"params": classifier.parameters(), "lr": config.learning_rate / 10, "weight_decay": 5e-4},
     ])  # fmt: skip
     with runtime.progress.track(f"graph of {views.name}", config.epochs) as report:
         for epoch in range(config.epochs):
+            in_use = [denoiser, classifier] if epoch >= config.classify_from * config.epochs else [denoiser]
+            optimizer.zero_grad(set_to_none=False)
             with runtime.seeded(*purpose, epoch):
-                adjacency = normalised(edges_of(free))
-                dropped = functional.dropout(adjacency, 0.25)
-                loss = denoising_loss(views, denoiser, dropped, config.hide)
-                if epoch >= config.classify_from * config.epochs:
-                    loss = loss + functional.cross_entropy(classifier(values, adjacency), views.classes)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+                carry_back(_slope(normalised(edges_of(free.detach())), views, in_use, config.hide), free)
             optimizer.step()
             report(epoch + 1)
     return normalised(edges_of(free.detach()))
+
+
+def _slope(adjacency: Tensor, views: _Views, networks: Sequence[nn.Module], hide: float) -> Tensor:
+    """Return the gradient at an adjacency of the denoiser's loss, and of the classifier's; add the networks' to theirs.
+
+    One loss after the other, so that one network's matrices are held.
+    """
+    adjacency.requires_grad_(True)
+    denoiser, *classifiers = networks
+    denoising_loss(views, denoiser, functional.dropout(adjacency, 0.25), hide).backward()
+    for classifier in classifiers:
+        functional.cross_entropy(classifier(views.values, adjacency), views.classes).backward()
+    slope: Tensor = adjacency.grad
+    return slope
 
 
 def nearest(values: Tensor, k: int) -> Tensor:
@@ -170,14 +180,33 @@ def nearest(values: Tensor, k: int) -> Tensor:
 
 def edges_of(free: Tensor) -> Tensor:
     """Return a symmetric adjacency above 0 of free numbers (n, n)."""
-    positive = functional.elu(free) + 1
-    return (positive + positive.T) / 2
+    positive = functional.elu(free).add_(1)
+    return (positive + positive.T).div_(2)
 
 
 def normalised(adjacency: Tensor) -> Tensor:
     """Return an adjacency over the square roots of both degrees."""
-    roots = (adjacency.sum(dim=1) + 1e-10).rsqrt()
+    roots = _roots(adjacency)
     return roots[:, None] * adjacency * roots[None, :]
+
+
+def _roots(adjacency: Tensor) -> Tensor:
+    return (adjacency.sum(dim=1) + 1e-10).rsqrt()
+
+
+@torch.no_grad()
+def carry_back(slope: Tensor, free: Tensor) -> None:
+    """Write to free numbers (n, n) their gradient, given that of ``normalised(edges_of(free))``; slope is used up.
+
+    By hand, in the same few matrices: those that operations save for their gradients are twice as many.
+    """
+    adjacency = edges_of(free)
+    roots = _roots(adjacency)
+    adjacency.mul_(slope)
+    of_roots = adjacency @ roots + adjacency.T @ roots
+    slope.mul_(roots[:, None]).mul_(roots).add_((of_roots * roots**3 / -2)[:, None])
+    steepness = torch.clamp(free, max=0, out=adjacency).exp_()  # of ELU
+    free.grad = torch.add(slope, slope.T, out=free.grad).div_(2).mul_(steepness)
 
 
 def denoising_loss(views: _Views, denoiser: nn.Module, adjacency: Tensor, hide: float) -> Tensor:

@@ -39,7 +39,7 @@ from torch.nn import functional
 from mi_graph.attack import Found, StructureAttack, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known, Labelled
-from mi_graph.graphs import all_pairs
+from mi_graph.graphs import values_of_pairs
 from mi_graph.relaxed import Descent, by_autograd, descend, encoded, layers_of, relaxed_nodes, sparsity
 from micore.contracts import Case, Config, Prepared
 from micore.errors import BudgetExceeded
@@ -116,9 +116,7 @@ class _Search:
     @torch.no_grad()
     def decoded(self, descent: Descent) -> tuple[Tensor, BudgetExceeded | None]:
         """Return the scores of all pairs (p,), and what stopped the search or this; then the edges themselves serve."""
-        rows, columns = all_pairs(self.known.n_nodes, descent.edges.device)
-        surest = descent.edges.amax(dim=0) if self.known.kinds else descent.edges
-        found = surest[rows, columns]
+        found = values_of_pairs(descent.edges.amax(dim=0) if self.known.kinds else descent.edges)
         if descent.problem is not None or self.config.decode == "edges":
             return found, descent.problem
         try:

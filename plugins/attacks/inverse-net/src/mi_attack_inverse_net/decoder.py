@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 from mi_attack_inverse_net.batch_statistics import settle_statistics
 from mi_image.dcgan import DcganGenerator
-from mi_image.gan_steps import Source, copied, descend, moments, restore, train_gan
+from micore.kit.gan_steps import Source, copied, descend, moments, restore, train_gan
 from micore.runtime import Runtime
 
 __all__ = ["DecoderSettings", "DecoderTraining", "decoder_state", "restore_decoder"]
@@ -34,7 +34,7 @@ class DecoderSettings:
 
 
 class DecoderTraining:
-    """Steps on random batches (`mi_image.gan_steps.train_gan` takes them)."""
+    """Steps on random batches (`micore.kit.gan_steps.train_gan` takes them)."""
 
     def __init__(
         self, decoder: DcganGenerator, vectors: Tensor, images: Tensor, settings: DecoderSettings, rng: Source

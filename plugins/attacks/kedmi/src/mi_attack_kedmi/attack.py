@@ -38,12 +38,13 @@ from torch import Tensor
 
 from mi_image.answers import soft_labels
 from mi_image.dcgan import DcganGenerator
-from mi_image.gan_search import GaussianSearch, LatentObjective, evidence_loss, identity_of
+from mi_image.gan_search import GaussianSearch, evidence_loss
 from mi_image.ked_training import SMALL, SMOKE, KedSettings, ked_state, restore_ked
 from mi_image.priors import GanPrior
 from mi_image.wgan_training import require_makeable
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
+from micore.kit.latent_objective import LatentObjective, identity_of
 from micore.kit.losses import cross_entropy
 from micore.kit.stages import Stages
 from micore.runtime import Runtime

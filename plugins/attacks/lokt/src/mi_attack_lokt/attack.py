@@ -41,7 +41,6 @@ from mi_image.acgan import TacganDiscriminator
 from mi_image.acgan_training import TacganSettings, TacganTraining
 from mi_image.augment import Augmentation
 from mi_image.conditional_gan import ConditionalGenerator, require_makeable
-from mi_image.gan_steps import as_float, copied, train_gan
 from mi_image.identity import default_flip, view_losses
 from mi_image.priors import ConditionalPrior
 from mi_image.public_queries import asked
@@ -50,6 +49,7 @@ from mi_image.surrogates import SurrogateSettings, surrogate_states
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
 from micore.kit.case_rows import make_rows, reconstructions, standard_normal, tiled, uniform_draws
+from micore.kit.gan_steps import as_float, copied, train_gan
 from micore.kit.losses import max_margin
 from micore.kit.row_optimizers import RowAdam
 from micore.kit.search import RowSearch

@@ -47,13 +47,14 @@ from mi_attack_lomma.config import PREPARE_FIELDS, PRESETS, LommaConfig
 from mi_attack_lomma.identity import AugmentedIdentity, FeaturePrior
 from mi_image.answers import labels_and_mean_features
 from mi_image.dcgan import DcganGenerator
-from mi_image.gan_search import GaussianSearch, LatentObjective, PointSearch, Realism, evidence_loss, negative_score
+from mi_image.gan_search import GaussianSearch, PointSearch, evidence_loss
 from mi_image.ked_training import ked_state, restore_ked
 from mi_image.priors import GanPrior
 from mi_image.students import require_teachable, restore_students, student_states
 from mi_image.wgan_training import gan_state, require_makeable, restore_gan
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
+from micore.kit.latent_objective import LatentObjective, Realism, negative_score
 from micore.kit.losses import cross_entropy, negative_logit
 from micore.kit.stages import Stages
 from micore.runtime import Runtime

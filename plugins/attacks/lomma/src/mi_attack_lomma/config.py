@@ -10,8 +10,8 @@ from pydantic import Field
 from mi_image import ked_training, wgan_training
 from mi_image.ked_training import KedSettings
 from mi_image.students import StudentSettings
-from mi_image.wgan_training import WganSettings
 from micore.contracts import Config
+from micore.kit.wgan import WganSettings
 
 GMI_SCALES: Mapping[str, Mapping[str, Any]] = {
     "published": {"iterations": 11_250}, "small": wgan_training.SMALL, "smoke": wgan_training.SMOKE,

@@ -44,9 +44,9 @@ from mi_attack_mc_gra.measures import MEASURES, SIMILARITIES, undecided
 from mi_graph.attack import Found, StructureAttack, ask_nodes, require_all_pairs
 from mi_graph.cases import known_of
 from mi_graph.evidence import Known, Labelled
-from mi_graph.graphs import all_pairs
+from mi_graph.graphs import values_of_pairs
 from mi_graph.networks import EMBED
-from mi_graph.relaxed import layers_of, relaxed_nodes, sparsity, without_diagonal
+from mi_graph.relaxed import layers_of, relaxed_nodes, sparsity
 from micore.contracts import Case, Config, Prepared
 from micore.errors import BudgetExceeded
 from micore.runtime import Runtime
@@ -142,26 +142,26 @@ class _Search:
 
     def search(self) -> BudgetExceeded | None:
         """Take all steps; return what stopped them early."""
-        free = self._edges.clone().requires_grad_(True)
+        free, slope = torch.zeros_like(self._edges, requires_grad=True), torch.empty_like(self._edges)
+        free.grad = torch.empty_like(self._edges)  # all steps write to the same matrices: new ones scatter the heap
         optimizer = torch.optim.Adam([free], self.config.learning_rate)
         first: dict[str, Tensor] = {}
-        history: list[Tensor] = []
+        history, done = slope.new_empty(self.config.steps), 0
         try:
-            for _ in range(self.config.steps):
-                loss, free.grad = self._loss_and_slope(((free + free.T) / 2).detach(), first)
+            for step in range(self.config.steps):
+                history[step] = self._loss_and_slope(slope, first)
+                _evened(slope, out=free.grad)
                 optimizer.step()
                 with torch.no_grad():
-                    free.copy_(without_diagonal(free.clamp(0, 1)))
-                history.append(loss)
-            self._edges = ((free + free.T) / 2).detach()
+                    _evened(free.clamp_(0, 1).fill_diagonal_(0), out=self._edges)
+                done = step + 1
             with torch.no_grad():
                 layers, logits = self._along(self._edges)
                 self._chain = [*(layer.relu() for layer in layers[:-1]), logits]
         except BudgetExceeded as error:
-            self._edges = ((free + free.T) / 2).detach()
             return error
         finally:
-            self.losses = torch.stack(history).tolist() if history else []
+            self.losses = history[:done].tolist()
         return None
 
     def _along(self, edges: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -171,25 +171,25 @@ class _Search:
         weight = getattr(self.config, f"{name}_weight", 1.0)
         return float(weight)
 
-    def _loss_and_slope(self, edges: Tensor, first: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the loss at a relaxed adjacency and its gradient (n, n), symmetric; fill in the first values of parts.
+    def _loss_and_slope(self, slope: Tensor, first: dict[str, Tensor]) -> Tensor:
+        """Return the loss at the present edges; write its gradient (n, n) to slope, and the first values of parts.
 
         Part after part is differentiated by itself, up to what they share, so that one part's matrices are held.
         """
-        edges.requires_grad_(True)
+        edges = self._edges.detach().requires_grad_(True)
         layers, logits = self._along(edges)
         last = layers[-2].relu() if len(layers) > 1 else logits
         shared = [tensor.detach().requires_grad_(True) for tensor in (edges, last, logits)]
+        shared[0].grad = slope.zero_()
         total = torch.zeros((), device=edges.device)
         for name, value in self._parts(*shared):
             scale = first.setdefault(name, value.detach().abs().clamp(min=1e-12))
             weighted = value / scale * self._weight(name)
             weighted.backward()
             total += weighted.detach()
-        slopes = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in shared]
-        (through,) = torch.autograd.grad([last, logits], edges, slopes[1:])
-        slope = slopes[0] + through
-        return total, (slope + slope.T) / 2
+        through = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in shared[1:]]
+        slope += torch.autograd.grad([last, logits], edges, through)[0]
+        return total
 
     def _parts(self, edges: Tensor, last: Tensor, logits: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the parts of the loss, by name, at a relaxed adjacency and what the target computes along it."""
@@ -210,14 +210,19 @@ class _Search:
         total = self._edges + self._features
         facts = [values for values in (self.facts.embeddings, self.facts.answers) if values is not None]
         for values in (*self._chain, *facts):
-            total = total + self._alike(values.float())
+            total += self._alike(values.float())
         if self._labelled is not None:
-            total = total + self._same_class(self._labelled)
-        rows, columns = all_pairs(self.known.n_nodes, total.device)
-        return total[rows, columns]
+            total += self._same_class(self._labelled)
+        return values_of_pairs(total)
 
     def _same_class(self, labelled: Labelled) -> Tensor:
         n, n_classes = self.known.n_nodes, int(labelled.labels.max()) + 1
         members = torch.zeros(n, n_classes, device=self.runtime.device)
         members[labelled.rows] = functional.one_hot(labelled.labels, n_classes).float()
         return members @ members.T
+
+
+@torch.no_grad()
+def _evened(matrix: Tensor, out: Tensor) -> Tensor:
+    """Write the mean of a matrix (n, n) and its transpose."""
+    return torch.add(matrix, matrix.T, out=out).div_(2)

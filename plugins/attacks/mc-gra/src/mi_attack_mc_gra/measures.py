@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,15 +45,14 @@ MEASURES: Mapping[str, Measure] = {"mse": mse, "kl": kl, "hsic": hsic, "cka": ck
 
 def _cosine(values: Tensor) -> Tensor:
     unit = functional.normalize(values, dim=1)
-    return _hollow((unit @ unit.T).relu())
+    alike = unit @ unit.T
+    alike.detach().fill_diagonal_(0)  # no gradient passes a rectifier at 0
+    return alike.relu_()
 
 
 def _sigmoid(values: Tensor) -> Tensor:
-    return _hollow((values @ values.T).relu().sigmoid())
-
-
-def _hollow(matrix: Tensor) -> Tensor:
-    return matrix * (1 - torch.eye(len(matrix), device=matrix.device))
+    own = torch.eye(len(values), dtype=torch.bool, device=values.device)
+    return (values @ values.T).relu_().sigmoid().masked_fill(own, 0)
 
 
 SIMILARITIES: Mapping[str, Callable[[Tensor], Tensor]] = {"cosine": _cosine, "sigmoid": _sigmoid}
@@ -60,5 +61,27 @@ SIMILARITIES: Mapping[str, Callable[[Tensor], Tensor]] = {"cosine": _cosine, "si
 
 def undecided(shares: Tensor) -> Tensor:
     """Return the mean of -p log2 p over numbers between 0 and 1 (authors' code)."""
-    p = shares.clamp(1e-4, 1 - 1e-4)
-    return -(p * p.log2()).mean()
+    found: Tensor = _Undecided.apply(shares)
+    return found
+
+
+class _Undecided(torch.autograd.Function):
+    """Holds no matrix but its input until the gradient is asked for; operations in a row would hold three."""
+
+    @staticmethod
+    def forward(context: Any, shares: Tensor) -> Tensor:
+        context.save_for_backward(shares)
+        p = shares.clamp(*RANGE)
+        return -p.log2().mul_(p).mean()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        (shares,) = context.saved_tensors
+        p = shares.clamp(*RANGE)
+        is_clipped = p != shares
+        slope = p.log2_().add_(1 / math.log(2)).mul_(-gradient / shares.numel())
+        return slope.masked_fill_(is_clipped, 0)
+
+
+RANGE = (1e-4, 1 - 1e-4)
+"""To which numbers are clipped before their logarithm."""

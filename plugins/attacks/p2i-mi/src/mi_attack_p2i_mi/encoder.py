@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 from mi_attack_p2i_mi.predictions import log_scores
 from mi_image.dcgan import DcganGenerator
-from mi_image.gan_steps import Source, copied, descend, moments, restore, train_gan
+from micore.kit.gan_steps import Source, copied, descend, moments, restore, train_gan
 from micore.runtime import Runtime
 
 __all__ = ["Encoder", "EncoderSettings", "EncoderTraining", "Pairs", "encoder_state", "resized", "restore_encoder"]
@@ -96,7 +96,7 @@ class Pairs:
 
 
 class EncoderTraining:
-    """Steps on random batches (`mi_image.gan_steps.train_gan` takes them).
+    """Steps on random batches (`micore.kit.gan_steps.train_gan` takes them).
 
     The loss is the mean squared error of what the prior makes of the codes, of the encoder's own picture and, with a
     weight, of a sample's codes. Gradients go through the prior, which is the adversary's own.

@@ -58,9 +58,9 @@ from mi_image.completion_search import (
     probabilities,
     pseudo_labels,
 )
-from mi_image.gan_search import identity_of
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
+from micore.kit.latent_objective import identity_of
 from micore.kit.losses import cross_entropy
 from micore.runtime import Runtime
 from micore.target import Target

@@ -19,7 +19,7 @@ def mi_defenses() -> Iterable[DefenseSpec]:
             paper="Abadi et al., CCS 2016 (arXiv:1607.00133)",
             modality=ANY,
             stages=("training",),
-            roles=("classifier", "language-model", "masked-language-model"),
+            roles=("classifier", "language-model", "masked-language-model", "recogniser"),
             claims=("batches", "optimizer"),
         )
     ]

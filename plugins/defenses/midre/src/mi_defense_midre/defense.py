@@ -18,7 +18,8 @@ Fidelity notes (paper / authors' code / here)
 - Place: uniform over all places where the square fits, as in the authors' code. That draws the area up to ten
   times until the square is smaller than the sample; here a square that is not becomes one value smaller than
   the shorter side, and each sample has its own in one step without a loop.
-- Samples (B, C, T) lose an interval and (B, C, D, H, W) a cube, of the same share; the paper has images only.
+- Samples (B, C, T) and waveforms (B, T) lose an interval and (B, C, D, H, W) a cube, of the same share; the paper has
+  images only.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class RandomErasing(Defense):
     per_sample_loss = True  # the guarantee of dp-sgd holds beside it
 
     def adapt_inputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return inputs (B, C, H, W) with a square of each erased."""
+        """Return inputs (B, C, H, W) with a square of each erased, or waveforms (B, T) with an interval."""
+        if isinstance(inputs, Tensor) and inputs.ndim == 2:
+            return self.adapt_inputs(inputs[:, None], labels)[:, 0]
         _check(inputs)
         config = self.config
         erased = random_squares(inputs, config.smallest, config.largest)

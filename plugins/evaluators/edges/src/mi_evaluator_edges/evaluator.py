@@ -9,7 +9,9 @@
 - ``auc-kept-removed``, where edges were taken out of the graph before the target was trained: edges that the target has
   against edges that it never saw. Both are as likely by features and classes, so that 0.5 means: nothing was read from
   the target's graph. Removed edges count in no other figure.
-- ``degree-correlation``: of each node's edges among the recovered with those it has.
+- ``degree-correlation``: of each node's edges among the recovered with those it has; ``clustering-correlation``: of its
+  clustering coefficient among the recovered edges with its true one, over all nodes, 0 for those with one neighbour or
+  none; ``clustering-error``: how far the mean coefficient is off.
 
 Edges that the adversary held count nowhere: they are neither recovered nor missed.
 
@@ -22,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -30,9 +31,10 @@ from pydantic import Field
 from torch import Tensor
 
 from mi_evaluator_edges import whole
+from mi_evaluator_edges.clustering import clustering
 from mi_graph.baselines import EQUAL_KNOWLEDGE
 from mi_graph.cases import KEPT, KNOWN, OTHER, REMOVED
-from mi_graph.graphs import Graph, all_pairs, pairs_at
+from mi_graph.graphs import Graph, n_pairs, pairs_at, places_of
 from mi_graph.measures import Ranking
 from micore.contracts import Config, Interval, Measurement, Reference, Subject
 from micore.errors import DataError
@@ -53,7 +55,8 @@ class EdgesConfig(Config):
 class Judged:
     """Scores of a subject for the pairs of one graph, and what the pairs are.
 
-    scores (p,), truth (p,): see `mi_graph.cases.marked`; recovered: the edges that were given back.
+    scores (p,), truth (p,): see `mi_graph.cases.marked`; recovered: the edges that were given back. Nothing of the size
+    of all pairs is kept beside these: a run has one for each floor.
     """
 
     scores: Tensor
@@ -61,45 +64,63 @@ class Judged:
     recovered: Graph
     private: Graph
 
-    @cached_property
+    @property
+    def seed(self) -> int:
+        """What all draws for this private graph derive from."""
+        return derive_seed("edges", self.private.fingerprint)
+
+    @property
     def counted(self) -> Tensor:
         """The pairs that count, bool (p,): all but removed edges, and those that were known."""
         return (self.truth == KEPT) | (self.truth == OTHER)
 
-    @cached_property
-    def ranking(self) -> Ranking:
-        """The pairs that count, in order."""
-        return Ranking.of(self.scores[self.counted], self.truth[self.counted] == KEPT)
-
     def figures(self, rng: Random) -> dict[str, float]:
         """Return the figures but for the gain."""
-        is_edge = self.truth == KEPT
-        n_edges = int(is_edge.sum())
-        others = (self.truth == OTHER).nonzero().flatten()
-        sample = others[rng.permutation(len(others))[:n_edges]]
-        balanced = torch.cat([is_edge.nonzero().flatten(), sample])
+        is_edge, counted = self.truth == KEPT, self.counted
+        balanced = self._balanced(rng)
+        ranking = Ranking.of(self.scores[counted], is_edge[counted])
         found = {
-            "auc": self.ranking.auc(),
-            "average-precision": self.ranking.average_precision(),
+            "auc": ranking.auc(),
+            "average-precision": ranking.average_precision(),
             "average-precision-balanced": Ranking.of(self.scores[balanced], is_edge[balanced]).average_precision(),
-            "precision-at-edges": self.ranking.precision_at(n_edges),
-            "degree-correlation": _correlation(*self._degrees()),
+            "precision-at-edges": ranking.precision_at(int(is_edge.sum())),
+            **_of_shape(*self._unknown()),
         }
         if bool((self.truth == REMOVED).any()):
             edges = self.truth >= REMOVED
             found["auc-kept-removed"] = Ranking.of(self.scores[edges], is_edge[edges]).auc()
         return found
 
+    def _balanced(self, rng: Random) -> Tensor:
+        """Return the places of all edges that count, and of as many other pairs."""
+        edges, others = ((self.truth == kind).nonzero().flatten() for kind in (KEPT, OTHER))
+        return torch.cat([edges, others[rng.permutation(len(others))[: len(edges)]]])
+
     def pairs(self, rows: Tensor) -> Tensor:
         """Return which pairs these are, (2, r): of all pairs of a large graph nobody keeps a list."""
         asked = self.private.pairs
         return pairs_at(rows, self.private.n_nodes) if asked is None else asked[:, rows]
 
-    def _degrees(self) -> tuple[Tensor, Tensor]:
-        """Return how many edges each node has among the recovered, and truly, (n,) each, without those known before."""
-        held = self.pairs((self.truth == KNOWN).nonzero().flatten())
-        known = torch.bincount(held.flatten(), minlength=self.private.n_nodes)
-        return self.recovered.degrees() - known, self.private.degrees() - known
+    def _unknown(self) -> tuple[Graph, Graph]:
+        """Return the recovered and the true graph without the edges that were known before."""
+        known = self.pairs((self.truth == KNOWN).nonzero().flatten())
+        return _without(self.recovered, known), _without(self.private, known)
+
+
+def _without(graph: Graph, edges: Tensor) -> Graph:
+    n = graph.n_nodes
+    is_left = ~torch.isin(places_of(graph.edges, n), places_of(edges, n))
+    return Graph(torch.empty(n, 0), graph.edges[:, is_left])
+
+
+def _of_shape(found: Graph, private: Graph) -> dict[str, float]:
+    """Return how well each node's number of edges, and how many of its neighbours are joined, came back."""
+    shares = clustering(found), clustering(private)
+    return {
+        "degree-correlation": _correlation(found.degrees(), private.degrees()),
+        "clustering-correlation": _correlation(*shares),
+        "clustering-error": float((shares[0].mean() - shares[1].mean()).abs()),
+    }
 
 
 def _correlation(one: Tensor, two: Tensor) -> float:
@@ -127,39 +148,40 @@ class EdgesEvaluator:
         found: list[Measurement] = []
         case_ids = [item.case.id for item in subjects[0].reconstructions]
         judged = {subject.name: _judged(subject, reference) for subject in subjects}
+        alone = {name: [graph.figures(Random(graph.seed)) for graph in graphs] for name, graphs in judged.items()}
         for name, graphs in judged.items():
-            figures, intervals = self._measured(name, graphs, judged)
+            figures, intervals = self._compared(name, judged, alone)
             found += [
                 Measurement(
                     name=figure, subject=name, value=sum(values) / len(values), interval=intervals.get(figure),
-                    n=len(values), clusters=len(values), unit=UNITS.get(figure, "share"), direction="up",
-                    evaluator=IDENTITY, per_case=dict(zip(case_ids, values, strict=True)), notes=_notes(graphs[0]),
+                    n=len(values), clusters=len(values), unit=UNITS.get(figure, "share"),
+                    direction="down" if figure in ERRORS else "up", evaluator=IDENTITY,
+                    per_case=dict(zip(case_ids, values, strict=True)), notes=_notes(graphs[0]),
                 )
                 for figure, values in figures.items()
             ]  # fmt: skip
         return found
 
-    def _measured(
-        self, name: str, graphs: Sequence[Judged], judged: Mapping[str, Sequence[Judged]]
+    def _compared(
+        self, name: str, judged: Mapping[str, Sequence[Judged]], alone: Mapping[str, Sequence[Mapping[str, float]]]
     ) -> tuple[dict[str, list[float]], dict[str, Interval]]:
+        """Return the figures of each graph, now with the gain, and intervals where there is one graph."""
+        floors = [floor for floor in EQUAL_KNOWLEDGE if floor in judged]
         figures: dict[str, list[float]] = {}
-        intervals: dict[str, Interval] = {}
-        for place, graph in enumerate(graphs):
-            floors = [judged[floor][place] for floor in EQUAL_KNOWLEDGE if floor in judged]
-            seed = derive_seed("edges", graph.private.fingerprint)
-            values = graph.figures(Random(seed))
-            best = max((floor.ranking.auc() for floor in floors), default=GUESSING)
-            values["gain"] = values["auc"] - max(GUESSING, best)
-            for figure, value in values.items():
+        for place, found in enumerate(alone[name]):
+            best = max([GUESSING, *(alone[floor][place]["auc"] for floor in floors)])
+            for figure, value in {**found, "gain": found["auc"] - best}.items():
                 figures.setdefault(figure, []).append(value)
-            if len(graphs) == 1:
-                intervals = self._intervals(graph, floors, values, Random(seed))
-        return figures, intervals
+        if len(judged[name]) > 1:
+            return figures, {}
+        (graph,), values = judged[name], {figure: value for figure, (value,) in figures.items()}
+        return figures, self._intervals(graph, [judged[floor][0] for floor in floors], values)
 
     def _intervals(
-        self, graph: Judged, floors: Sequence[Judged], values: Mapping[str, float], rng: Random
-    ) -> dict[str, Interval]:
+        self, graph: Judged, floors: Sequence[Judged], values: Mapping[str, float]
+    ) -> dict[str, Interval]:  # fmt: skip
         """Draw nodes again: a pair counts as often as both its nodes were drawn, one after the other."""
+        rng = Random(graph.seed)
         rows = _interval_rows(graph, self.config.interval_pairs, rng)
         scale = torch.where(
             graph.truth[rows] == OTHER, float((graph.truth == OTHER).sum() / (graph.truth[rows] == OTHER).sum()), 1.0
@@ -195,7 +217,12 @@ def _interval(draws: Sequence[float], value: float) -> Interval:
     return Interval(low=min(low, value), high=max(high, value))
 
 
-UNITS: Mapping[str, str] = {"gain": "AUC", "degree-correlation": "correlation"}
+UNITS: Mapping[str, str] = {
+    "gain": "AUC", "degree-correlation": "correlation", "clustering-correlation": "correlation",
+}  # fmt: skip
+
+ERRORS = ("clustering-error",)
+"""Figures of which less is more leakage."""
 
 
 def _judged(subject: Subject, reference: Reference) -> list[Judged]:
@@ -219,9 +246,10 @@ def _judged(subject: Subject, reference: Reference) -> list[Judged]:
 
 def _as_scores(graph: Graph, truth: Graph) -> Tensor:
     """Return 1 for pairs that are edges of a graph, else 0."""
-    n = graph.n_nodes
-    pairs, known = all_pairs(n) if truth.pairs is None else truth.pairs, graph.edges[0] * n + graph.edges[1]
-    return torch.isin(pairs[0] * n + pairs[1], known).float()
+    places = places_of(graph.edges, graph.n_nodes)
+    if truth.pairs is None:
+        return torch.zeros(n_pairs(graph.n_nodes)).index_fill(0, places, 1.0)
+    return torch.isin(places_of(truth.pairs, graph.n_nodes), places).float()
 
 
 def _notes(graph: Judged) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mi_evaluator_edges.clustering import clustering
 from mi_graph.colours import colour_counts, kernel
 from mi_graph.graphs import Graph
 from micore.contracts import Measurement, Reference, Subject
@@ -109,11 +110,3 @@ def _cosine(one: Tensor, two: Tensor) -> float:
 
 def _bins(shares: Tensor) -> Tensor:
     return (shares * BINS + 1e-9).long().clamp(max=BINS - 1)  # 0.3 is the lower end of a bin, not below it
-
-
-def clustering(graph: Graph) -> Tensor:
-    """Return which share of the pairs of its neighbours are joined, for each node, float64 (n,); 0 without such."""
-    joined = torch.zeros(graph.n_nodes, graph.n_nodes, dtype=torch.float64)
-    joined[graph.edges[0], graph.edges[1]] = joined[graph.edges[1], graph.edges[0]] = 1
-    degrees = joined.sum(dim=1)
-    return (joined @ joined * joined).sum(dim=1) / (degrees * (degrees - 1)).clamp(min=1)

@@ -1,14 +1,19 @@
-"""What runs on audio attack: the voices of speakers, and the clips behind voiceprints."""
+"""What runs on audio attack: the voices of speakers, clips behind voiceprints, secrets in training clips."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 import torch
 
-from mi_audio.evidence import INSTANCE_KINDS, Voiceprint
+from mi_audio.canaries import Canary
+from mi_audio.evidence import CORPUS_KINDS, INSTANCE_KINDS, Masked, Voiceprint, evidence_of
 from mi_audio.splits import AudioSplit
+from mi_audio.transcripts import DIGITS
 from micore.contracts import Case, Dataset, Reconstruction, Truth
 from micore.errors import DataError, UsageError
 from micore.kit.choice import read_choice, read_rows
@@ -46,6 +51,36 @@ def instance_cases(dataset: Dataset | None, choice: str | None, evidence: str | 
     private = private_clips(dataset)
     rows = spread(private) if choice is None else read_rows(choice, len(private))
     return [Case(id=f"{_PREFIX}{row}", goal="instance") for row in rows]
+
+
+def corpus_cases(dataset: Dataset | None, choice: str | None, evidence: str | None) -> list[Case]:
+    """Return a case for each chosen planted secret of a data set, those that were never trained on among them.
+
+    Raises: UsageError without planted secrets, for an unknown kind of evidence or a choice that does not fit.
+    """
+    if evidence not in (None, *CORPUS_KINDS):
+        raise UsageError(
+            f"--evidence {evidence}: goal 'corpus' of audio has none such", hint="one of " + ", ".join(CORPUS_KINDS)
+        )
+    known = canaries_of(dataset)
+    if dataset is None or not known:
+        raise UsageError("goal 'corpus' of audio needs clips with planted secrets", hint="--data spoken-strings")
+    chosen = known if choice is None else [known[row] for row in read_rows(choice, len(known))]
+    return [Case(id=canary.id, goal="corpus", evidence=masked(canary, dataset)) for canary in chosen]
+
+
+def canaries_of(dataset: Dataset | None) -> tuple[Canary, ...]:
+    """Return the planted secrets of a data set; none where it has none."""
+    return tuple(getattr(dataset, "canaries", ()))
+
+
+def masked(canary: Canary, dataset: Dataset) -> Masked:
+    """Return what the adversary holds of a planted clip: all but the secret."""
+    (waveform,) = audio_split(dataset, canary.split).take([canary.row])
+    waveform[slice(*canary.span)] = 0
+    hidden = len(canary.secret)
+    candidates = tuple("".join(digits) for digits in product(DIGITS, repeat=hidden))
+    return Masked(waveform=waveform, span=canary.span, prefix=canary.prefix, hidden=hidden, candidates=candidates)
 
 
 def private_clips(dataset: Dataset | None) -> AudioSplit:
@@ -99,28 +134,50 @@ def observed(cases: Sequence[Case], dataset: Dataset, target: Target) -> list[Ca
 
 
 def truths(cases: Sequence[Case], dataset: Dataset) -> dict[str, Truth]:
-    """Return the clip (1, length) and speaker behind each case of goal ``instance``, by case id."""
+    """Return what is behind each case, by case id: the clip (1, length) and its speaker, or the whole transcript."""
+    said = {canary.id: Truth(sample=[canary.transcript]) for canary in canaries_of(dataset)}
+    found = {case.id: said[case.id] for case in cases if case.goal == "corpus"}
     known = [case for case in cases if case.goal == "instance"]
     if not known:
-        return {}
+        return found
     private = audio_split(dataset, "private")
     labels = None if private.labels is None else private.labels.tolist()
-    return {
+    return found | {
         case.id: Truth(sample=private.take([row_of(case)]), label=None if labels is None else labels[row_of(case)])
         for case in known
     }
 
 
 def floors(cases: Sequence[Case], dataset: Dataset) -> dict[str, list[Reconstruction]]:
-    """Return ``random-public``: some public clip for each case of goal ``instance``, chosen without the evidence."""
-    asked = [case for case in cases if case.goal == "instance"]
+    """Return what the adversary has without the target.
+
+    Of goal ``instance`` ``random-public``: some public clip, chosen without the evidence. Of ``corpus``, all candidates
+    in order: ``random-guess``, any order; ``digit-prior``, by the frequencies of digits in public transcripts.
+    """
     try:
         public = audio_split(dataset, "public")
     except DataError:
         return {}
+    asked = [case for case in cases if case.goal == "instance"]
     rows = [int(Random(derive_seed("random-public", case.id)).integers(len(public), (1,))) for case in asked]
-    found = [
+    clips = [
         Reconstruction(case=case, samples=public.take([row]), scores=torch.zeros(1))
         for case, row in zip(asked, rows, strict=True)
     ]
-    return {"random-public": found} if found else {}
+    hidden = [case for case in cases if case.goal == "corpus"]
+    found = {"random-public": clips, "random-guess": [_guessed(case) for case in hidden]}
+    if public.transcripts:
+        counts = Counter("".join(public.transcripts))
+        found["digit-prior"] = [_guessed(case, counts) for case in hidden]
+    return {name: items for name, items in found.items() if items}
+
+
+def _guessed(case: Case, counts: Mapping[str, int] | None = None) -> Reconstruction:
+    """Rank the candidates of a case by their digits' frequencies, or at random."""
+    held = evidence_of(case, Masked)
+    scores = Random(derive_seed("random-guess", case.id)).uniform((len(held.candidates),))
+    if counts is not None:
+        scores = torch.tensor([sum(math.log(1 + counts[sign]) for sign in text) for text in held.candidates])
+    order = scores.argsort(descending=True, stable=True)
+    samples = [held.prefix + held.candidates[place] for place in order.tolist()]
+    return Reconstruction(case=case, samples=samples, scores=scores[order])

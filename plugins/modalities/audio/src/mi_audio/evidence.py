@@ -11,6 +11,7 @@ from micore.contracts import Case
 from micore.errors import UsageError
 
 INSTANCE_KINDS = ("embedding",)
+CORPUS_KINDS = ("masked",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,22 @@ class Voiceprint:
 
     values: Tensor
     kind: str = "embedding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """A training clip of which a span is silenced, where a secret was said.
+
+    waveform: (length,), float32, CPU, 0 in the span; span: its first sample and the one after its last; prefix: what is
+    said before it; hidden: how many digits are said in it; candidates: all that may be said there.
+    """
+
+    waveform: Tensor
+    span: tuple[int, int]
+    prefix: str
+    hidden: int
+    candidates: tuple[str, ...]
+    kind: str = "masked"
 
 
 Evidence = TypeVar("Evidence")

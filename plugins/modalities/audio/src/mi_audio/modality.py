@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mi_audio.adapter import AudioAdapter
 from mi_audio.augment import augment
-from mi_audio.cases import class_cases, floors, instance_cases, observed, truths
+from mi_audio.cases import class_cases, corpus_cases, floors, instance_cases, observed, truths
 from mi_audio.controls import class_controls
 from mi_audio.overlap import measure_overlap
 from mi_audio.previews import export_clips, export_transcripts, fragment, transcripts
@@ -51,14 +51,16 @@ class AudioModality:
         """Return what a run of this goal attacks.
 
         class: one case per chosen class of the target, such as a speaker. instance: one per chosen private clip, whose
-        voiceprint the target gives (`observe`).
+        voiceprint the target gives (`observe`). corpus: one per planted secret, with its clip where it is silenced.
 
         Raises: UsageError when the goal is another, or choice or evidence do not fit.
         """
         if goal == "instance":
             return instance_cases(dataset, choice, evidence)
+        if goal == "corpus":
+            return corpus_cases(dataset, choice, evidence)
         if goal != "class":
-            raise UsageError(f"goal {goal!r} is not there for audio", hint="class or instance")
+            raise UsageError(f"goal {goal!r} is not there for audio", hint="class, instance or corpus")
         if evidence is not None:
             raise UsageError(f"--evidence {evidence}: goal 'class' has no evidence", hint="leave it out")
         return class_cases(dataset, bundle_classes, choice)
@@ -68,7 +70,7 @@ class AudioModality:
         return observed(cases, dataset, target)
 
     def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
-        """Return the private clip behind each case, by case id."""
+        """Return the private clip or transcript behind each case, by case id."""
         return truths(cases, dataset)
 
     def floors(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Sequence[Reconstruction]]:
@@ -130,5 +132,6 @@ class AudioModality:
     def toy(self) -> list[ToySetting]:
         """Return the planted problems that conformance checks attack and defend."""
         from mi_audio.toy import toys
+        from mi_audio.toy_strings import corpus
 
-        return toys()
+        return [*toys(), corpus()]

@@ -19,7 +19,7 @@ from mi_audio.splits import FULL_SCALE, AudioSplit
 from micore.contracts import Dataset
 from micore.errors import DataError
 
-NEAR = 0.98
+NEAR = 0.985
 """Cosine from which on clips count as near."""
 N_EXAMPLES = 10
 PATCH = (16, 32)

@@ -33,6 +33,8 @@ def mi_datasets() -> Iterable[DatasetSpec]:
                  "CC BY-SA 4.0"),
         _dataset("read-speech", "read_speech:open_read_speech", "LibriSpeech: 10 readers; 251 others as public data",
                  "CC BY 4.0"),
+        _dataset("spoken-strings", "spoken_strings:open_spoken_strings",
+                 "Strings of digits by made voices, with planted secrets, bundled", "MIT", bundled=True),
         _dataset("folder-audio", "folder:open_folder", "folder-audio:PATH, your clips, one directory per speaker",
                  "your own"),
     ]  # fmt: skip
@@ -53,8 +55,16 @@ def mi_models() -> Iterable[ModelSpec]:
                paper="Snyder et al., ICASSP 2018"),
         _model("ecapa", "ecapa", "Small squeeze-excitation network with pooling by attention",
                paper="Desplanques et al., Interspeech 2020 (arXiv:2005.07143)"),
+        ModelSpec(
+            name="recogniser", target="mi_audio.builders:recogniser", modality="audio", roles=("recogniser",),
+            summary="Convolutions and a recurrent layer with CTC: writes spoken digits",
+            paper="Amodei et al., ICML 2016 (arXiv:1512.02595)",
+            training={"epochs": 40, "batch_size": 32, "learning_rate": 3e-3, "augment": "none"},
+        ),
         _model("speaker-encoder", "speaker_encoder", "x-vector that answers with a voiceprint", roles=("encoder",),
                paper="Snyder et al., ICASSP 2018"),
+        _model("ge2e", "ge2e", "Resemblyzer's published speaker encoder, with its weights", roles=("encoder",),
+               paper="Wan et al., ICASSP 2018 (arXiv:1710.10467)"),
     ]  # fmt: skip
 
 

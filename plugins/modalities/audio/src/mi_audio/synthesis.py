@@ -18,6 +18,10 @@ from mi_audio.adapter import RATE
 from micore.runtime import Random
 
 FRAME_S = 0.01
+SMOOTH = 3
+"""Frames to either side over which sounds go into each other."""
+REACH = SMOOTH + 2
+"""Frames before and after a word in which some of it is heard: windows of a waveform have four frames."""
 N_RESONANCES = 5
 UPPER_HZ = (3500.0, 4500.0)
 """Of the fourth and fifth resonance, which are a speaker's own and move little."""
@@ -75,11 +79,15 @@ class Voice:
 
 @dataclass(frozen=True)
 class Tracks:
-    """How an utterance goes on, frame by frame: resonances (frames, 5) in Hz, buzz and hiss (frames,)."""
+    """How an utterance goes on, frame by frame: resonances (frames, 5) in Hz, buzz and hiss (frames,).
+
+    words: the first frame of each word, and the one after its last; neighbours within `REACH` frames hear it as well.
+    """
 
     resonances: Tensor
     buzz: Tensor
     hiss: Tensor
+    words: tuple[tuple[int, int], ...] = ()
 
 
 def spoken(words: Sequence[str], voice: Voice, frames: int, rng: Random) -> Tracks:
@@ -94,7 +102,15 @@ def spoken(words: Sequence[str], voice: Voice, frames: int, rng: Random) -> Trac
     smooth = _smoothed(spread[:, :5])
     upper = torch.tensor(UPPER_HZ).expand(frames, 2)
     resonances = torch.cat([smooth[:, :3], upper], dim=1) * voice.tract * voice.own
-    return Tracks(resonances, smooth[:, 3], smooth[:, 4])
+    return Tracks(resonances, smooth[:, 3], smooth[:, 4], _places(words, lengths))
+
+
+def _places(words: Sequence[str], lengths: Tensor) -> tuple[tuple[int, int], ...]:
+    """Return the frames of each word, of sounds with such lengths; a pause is before each."""
+    ends = lengths.cumsum(0).tolist()
+    sizes = [len(WORDS[word]) for word in words]
+    firsts = [1 + sum(sizes[:place]) + place for place in range(len(words))]
+    return tuple((ends[first - 1], ends[first + size - 1]) for first, size in zip(firsts, sizes, strict=True))
 
 
 def length_of(words: Sequence[str], voice: Voice) -> float:
@@ -102,7 +118,7 @@ def length_of(words: Sequence[str], voice: Voice) -> float:
     return voice.pace * sum(SOUNDS[sound][5] for sound in " " + " ".join(WORDS[word] for word in words))
 
 
-def _smoothed(tracks: Tensor, reach: int = 3) -> Tensor:
+def _smoothed(tracks: Tensor, reach: int = SMOOTH) -> Tensor:
     """Average tracks (frames, k) over neighbouring frames: a mouth moves steadily."""
     padded = functional.pad(tracks.T[None], (reach, reach), mode="replicate")
     return functional.avg_pool1d(padded, 2 * reach + 1, stride=1)[0].T

@@ -39,7 +39,7 @@ def toys() -> list[ToySetting]:
 def _classes() -> ToySetting:
     dataset = _dataset("toy-hums")
     return ToySetting(
-        modality="audio", dataset=dataset, model=PluginUse(name="mel-cnn", config={"width": 8}), build=mel_cnn,
+        modality="audio", dataset=dataset, model=PluginUse(name="mel-cnn", config={"width": 12}), build=mel_cnn,
         judge_model=PluginUse(name="x-vector", config={"width": 32}), judge_build=x_vector, training=TOY_TRAINING,
         judge=lambda case, waveforms: _contrast(waveforms, case.label or 0), problem=problem, noise=_noise,
         inputs=(dataset.input, InputSpec(shape=(RATE,), options={"sampling_rate": RATE})),

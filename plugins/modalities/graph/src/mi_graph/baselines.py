@@ -157,13 +157,18 @@ def _held(part: Tensor | None, name: str) -> Tensor:
 
 
 def _index(known: Known, _: Graph) -> Tensor:
-    one, two = known.asked()
-    return (one - two).float()
+    return _of_numbers(known, torch.arange(known.n_nodes).float(), torch.sub)
 
 
 def _degrees(known: Known, private: Graph) -> Tensor:
-    one, two = private.degrees()[known.asked()].float()
-    return one * two
+    return _of_numbers(known, private.degrees().float(), torch.mul)
+
+
+def _of_numbers(known: Known, numbers: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return what two numbers make, of the pairs that are asked about (p,); numbers: one of each node, (n,)."""
+    if known.pairs is not None:
+        return combine(*numbers[known.pairs])
+    return scores_of(numbers[:, None], lambda one, two: combine(one, two.T))  # a list of all pairs would be large
 
 
 FLOORS: Mapping[str, tuple[tuple[str, ...], Scores]] = {

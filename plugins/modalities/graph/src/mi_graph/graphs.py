@@ -125,6 +125,12 @@ def pairs_at(places: Tensor, n: int) -> Tensor:
     return torch.stack([n - 2 - row, n - 1 - (last - row * (row + 1) // 2)])
 
 
+def values_of_pairs(matrix: Tensor) -> Tensor:
+    """Return the values of all pairs (p,), in the order of `all_pairs`, of a matrix (n, n)."""
+    rows = [row[first:] for first, row in enumerate(matrix, start=1)]  # a list of pairs would take four times as much
+    return torch.cat([matrix.new_empty(0), *rows])
+
+
 def ordered(pairs: Tensor) -> Tensor:
     """Return pairs (2, p) each once, the smaller node first, in rising order; pairs of one node are left out."""
     pairs = torch.stack([pairs.min(dim=0).values, pairs.max(dim=0).values])
@@ -134,8 +140,8 @@ def ordered(pairs: Tensor) -> Tensor:
 
 def likeliest(scores: Tensor, n: int, k: int, pairs: Tensor | None = None) -> Tensor:
     """Return the k pairs of n nodes with the highest scores as edges, (2, k); of equal ones the first."""
-    chosen = scores.argsort(descending=True, stable=True)[:k].sort().values
-    return ordered((all_pairs(n) if pairs is None else pairs)[:, chosen.cpu()])
+    chosen = scores.argsort(descending=True, stable=True)[:k].sort().values.cpu()
+    return ordered(pairs_at(chosen, n) if pairs is None else pairs[:, chosen])
 
 
 def symmetric(values: Tensor, n: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 class Ranking:
     """Pairs in falling order of their scores, those of equal score as one group.
 
-    is_edge: float64 (p,), in this order; order: where each stood; ends: one past the last of each group.
+    is_edge: bool (p,), in this order; order: where each stood; ends: one past the last of each group.
     """
 
     is_edge: Tensor
@@ -26,13 +26,17 @@ class Ranking:
         ranked = scores[order]
         last = torch.ones(len(ranked), dtype=torch.bool)
         last[:-1] = ranked[:-1] != ranked[1:]
-        return cls(is_edge[order].double(), order, last.nonzero().flatten() + 1)
+        return cls(is_edge[order], order, last.nonzero().flatten() + 1)
 
     def _counts(self, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return how many edges and others there are up to the end of each group."""
-        weight = torch.ones_like(self.is_edge) if weights is None else weights[self.order].double()
+        last = self.ends - 1
+        if weights is None:
+            hits = self.is_edge.cumsum(0)[last]
+            return hits.double(), (self.ends - hits).double()
+        weight = weights[self.order].double()
         hits, all_pairs = (self.is_edge * weight).cumsum(0), weight.cumsum(0)
-        return hits[self.ends - 1], (all_pairs - hits)[self.ends - 1]
+        return hits[last], (all_pairs - hits)[last]
 
     def auc(self, weights: Tensor | None = None) -> float:
         """Return the chance that an edge ranks before another pair, ties as half; 0.5 where one of both is missing."""

@@ -36,24 +36,35 @@ def descend(
 ) -> Descent:
     """Take steps of gradient descent; after each, edges are projected to [0, 1] and to a sum of at most ``most``.
 
-    A pair moves by the gradients of both its entries. most: of k kinds of edges, start (k, n, n), one for each.
+    A pair moves by the gradients of both its entries. start: is changed. most: of k kinds of edges, start (k, n, n),
+    one for each.
     """
-    descent, losses = Descent(start), []
+    # All steps write to the same two matrices and to one row of losses: what outlives a step scatters the heap.
+    descent, moved, losses = Descent(start), torch.empty_like(start), start.new_empty(steps)
+    limits, done = most if isinstance(most, Sequence) else [most], 0
     for step in range(steps):
         try:
-            loss, slope = gradient(descent.edges, step)
+            losses[step] = _moved(gradient, start, step, step_size, moved)
         except BudgetExceeded as error:
             descent.problem = error
             break
-        losses.append(loss.detach())
-        moved = descent.edges - step_size * (slope + slope.mT)
-        moved = without_diagonal(moved)
-        if isinstance(most, Sequence):
-            descent.edges = torch.stack([projected(part, of_it) for part, of_it in zip(moved, most, strict=True)])
-        else:
-            descent.edges = projected(moved, most)
-    descent.losses = torch.stack(losses).tolist() if losses else []
+        for part, edges, limit in zip(_by_kind(moved), _by_kind(start), limits, strict=True):
+            projected(part, limit, out=edges)
+        done = step + 1
+    descent.losses = losses[:done].tolist()
     return descent
+
+
+def _by_kind(edges: Tensor) -> Tensor:
+    return edges if edges.ndim == 3 else edges[None]
+
+
+def _moved(gradient: Gradient, edges: Tensor, step: int, step_size: float, out: Tensor) -> Tensor:
+    """Write where edges go by one step, and return the loss."""
+    loss, slope = gradient(edges, step)
+    torch.add(slope, slope.mT, out=out).mul_(-step_size).add_(edges)
+    out.diagonal(dim1=-2, dim2=-1).zero_()
+    return loss.detach()
 
 
 def by_autograd(loss: Callable[[Tensor, int], Tensor]) -> Gradient:
@@ -68,24 +79,21 @@ def by_autograd(loss: Callable[[Tensor, int], Tensor]) -> Gradient:
     return gradient
 
 
-def without_diagonal(edges: Tensor) -> Tensor:
-    """Return edges (..., n, n) with 0 on the diagonal."""
-    edges = edges.clone()
-    edges.diagonal(dim1=-2, dim2=-1).zero_()
-    return edges
+def projected(edges: Tensor, most: float, rounds: int = 30, out: Tensor | None = None) -> Tensor:
+    """Return the nearest edges in [0, 1] whose sum is at most ``most``: shifted by one number, then clipped.
 
-
-def projected(edges: Tensor, most: float, rounds: int = 30) -> Tensor:
-    """Return the nearest edges in [0, 1] whose sum is at most ``most``: shifted by one number, then clipped."""
-    clipped = edges.clamp(0, 1)
+    out: where to write them, another tensor than edges.
+    """
+    clipped = torch.clamp(edges, 0, 1, out=out)
     if float(clipped.sum()) <= most:  # one look at the device for each step: the bisection is dear
         return clipped
     low, high = (edges.min() - 1).clamp(max=0), edges.max()
     for _ in range(rounds):
         middle = (low + high) / 2
-        is_over = (edges - middle).clamp(0, 1).sum() > most
+        is_over = torch.sub(edges, middle, out=clipped).clamp_(0, 1).sum() > most
         low, high = torch.where(is_over, middle, low), torch.where(is_over, high, middle)
-    return (edges - high).clamp(0, 1)  # the shift is upwards of 0: what was 0, as the diagonal, stays it
+    # the shift is upwards of 0: what was 0, as the diagonal, stays it
+    return torch.sub(edges, high, out=clipped).clamp_(0, 1)
 
 
 def drawn(found: Tensor, k: int, rng: Random) -> Tensor:
@@ -109,6 +117,17 @@ def roughness(edges: Tensor, products: Tensor) -> Tensor:
     degrees = edges.sum(dim=1)
     roots = (degrees + 1e-3).rsqrt()
     return (degrees * roots.square() * products.diagonal()).sum() - roots @ (edges * products) @ roots
+
+
+def roughness_of_pairs(values: Tensor, pairs: Tensor, products: Tensor, squares: Tensor) -> Tensor:
+    """Return the `roughness` of edges that lie among a few pairs.
+
+    values: (m,) of pairs (2, m); products: x y of their features (m,); squares: x x of the features of each node (n,).
+    """
+    one, two = pairs
+    degrees = torch.zeros_like(squares).index_add(0, one, values).index_add(0, two, values)
+    roots = (degrees + 1e-3).rsqrt()
+    return (degrees * roots.square() * squares).sum() - 2 * (values * products * roots[one] * roots[two]).sum()
 
 
 def relaxed_nodes(features: Tensor, edges: Tensor) -> Graphs:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_graph.graphs import n_pairs, places_of
+from mi_graph.graphs import n_pairs
 
 BLOCK = 256
 """Nodes that are compared with all others at once."""
@@ -91,15 +91,13 @@ def scores_of(values: Tensor, distance: Distance, pairs: Tensor | None = None, b
     """Return how alike pairs of rows of values (n, d) are, float32 (p,) on their device; None: all pairs in order."""
     if pairs is not None:
         return _paired(values, distance, pairs)
-    n = len(values)
+    n, place = len(values), 0
     found = torch.empty(n_pairs(n), device=values.device)
     for start in range(0, n, block):
-        rows = torch.arange(start, min(start + block, n), device=values.device)
-        matrix = distance(values[rows], values[start:])
-        columns = torch.arange(start, n, device=values.device)
-        above = columns[None] > rows[:, None]
-        one, two = rows[:, None].expand_as(above)[above], columns[None].expand_as(above)[above]
-        found[places_of(torch.stack([one, two]), n)] = matrix[above].float()
+        matrix = distance(values[start : start + block], values[start:])
+        part = matrix[torch.ones_like(matrix, dtype=torch.bool).triu(1)]
+        found[place : place + len(part)] = part  # rows of pairs follow each other
+        place += len(part)
     return found
 
 

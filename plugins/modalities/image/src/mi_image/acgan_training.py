@@ -27,7 +27,7 @@ from torch.optim import Adam
 
 from mi_image.acgan import TacganDiscriminator
 from mi_image.conditional_gan import ConditionalGenerator
-from mi_image.gan_steps import Source, copied, draw_images, moments, restore
+from micore.kit.gan_steps import Source, copied, draw_samples, moments, restore
 
 __all__ = ["TacganSettings", "TacganTraining", "discriminator_loss", "generator_loss"]
 
@@ -100,7 +100,7 @@ class TacganTraining:
         return {"discriminator": discriminator, "generator": generator}
 
     def _step_discriminator(self) -> Tensor:
-        real = draw_images(self.images, self.settings.batch_size, self.rng)
+        real = draw_samples(self.images, self.settings.batch_size, self.rng)
         with torch.no_grad(), self.autocast():
             generated, _ = self._generate()
         with self.autocast():

@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor
 
 from mi_image.corruptions import EvidenceKind, find_corruption
-from mi_image.gan_steps import as_float
 from mi_image.inpainting import require_completable
 from mi_image.inpainting_training import Features, InpaintingSettings, inpainting_state
 from micore.contracts import Config, Prepared, Split
 from micore.errors import ConfigError, DataError
 from micore.kit.features import features_and_logits
+from micore.kit.gan_steps import as_float
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 from micore.target import CountedModule, Target

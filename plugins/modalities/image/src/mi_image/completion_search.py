@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from mi_image.corruptions import Corruption, find_corruption, stack_evidence
-from mi_image.gan_search import Identity
 from mi_image.inpainting import Completer
 from mi_image.inpainting_training import Inpainting, evidence_distance, restore_inpainting
 from micore.contracts import Case, Reconstruction
 from micore.errors import BudgetExceeded
 from micore.kit.case_rows import make_rows, reconstructions, score_rows, standard_normal, tiled, uniform_draws
+from micore.kit.latent_objective import Identity
 from micore.kit.projections import clamp_box
 from micore.kit.row_optimizers import NesterovMomentum
 from micore.kit.search import Found, Rows, RowSearch

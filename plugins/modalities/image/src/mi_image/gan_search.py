@@ -8,38 +8,25 @@ realism + 100 identity over the latents of its generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mi_image.dcgan import KedCritic
 from mi_image.ked_training import lone_logits
 from micore.contracts import Case, Reconstruction
 from micore.kit.case_rows import confidences, make_rows, normal_draws, reconstructions, standard_normal, tiled
-from micore.kit.losses import RowLoss
+from micore.kit.latent_objective import LatentObjective, Realism
 from micore.kit.projections import clamp_box
 from micore.kit.row_optimizers import NesterovMomentum, RowAdam
 from micore.kit.search import Found, RowSearch
 from micore.runtime import Runtime
 from micore.target import Target
 
-__all__ = [
-    "GaussianSearch", "Identity", "LatentObjective", "PointSearch", "Realism", "evidence_loss", "identity_of",
-    "negative_score", "reparameterised",
-]  # fmt: skip
-
-Identity = Callable[[Tensor, Tensor], Tensor]
-"""Images (B, C, H, W) in [0, 1] and labels (B,) to losses (B,): lower is more like the class."""
-Realism = Callable[[Tensor], Tensor]
-"""Images (B, C, H, W) in [0, 1] to losses (B,): lower looks more real."""
-
-
-def negative_score(critic: nn.Module) -> Realism:
-    """Return -D(x) of a critic with one score (GMI's prior loss)."""
-    return lambda images: -critic(images).float()
+__all__ = ["GaussianSearch", "PointSearch", "evidence_loss", "reparameterised"]
 
 
 def evidence_loss(critic: KedCritic) -> Realism:
@@ -50,26 +37,6 @@ def evidence_loss(critic: KedCritic) -> Realism:
         return functional.softplus(evidence) - evidence
 
     return loss
-
-
-def identity_of(logits: Callable[[Tensor], Tensor], loss: RowLoss) -> Identity:
-    """Return a loss of what a classifier, such as a target's ``module``, says of the images."""
-    return lambda images, labels: loss(logits(images), labels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentObjective:
-    """realism(G(z)) + weight x identity(G(z), y), for latents z (B, d) and rows' ``labels``."""
-
-    generator: Callable[[Tensor], Tensor]
-    realism: Realism
-    identity: Identity
-    identity_weight: float = 100.0
-
-    def __call__(self, latents: Tensor, constants: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
-        """Return losses (B,)."""
-        images = self.generator(latents)
-        return self.realism(images) + self.identity_weight * self.identity(images, constants["labels"])
 
 
 @dataclass(frozen=True, kw_only=True)

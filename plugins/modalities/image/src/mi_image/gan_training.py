@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from mi_image.augment import Augmentation
-from mi_image.gan_steps import Source, as_float, copied, descend, frozen_copy, moments, restore, train_gan
+from micore.kit.gan_steps import Source, as_float, copied, descend, frozen_copy, moments, restore, train_gan
 
 __all__ = ["ConditionalGanTraining", "GanSettings", "Guidance", "Source", "critic_loss", "train_gan"]
 

@@ -32,9 +32,9 @@ from torch.optim import Adam
 
 from mi_image.corruptions import Corruption, paste
 from mi_image.dcgan import WganCritic
-from mi_image.gan_steps import Source, copied, descend, draw_images, moments, restore, train_gan
 from mi_image.inpainting import InpaintingGenerator, patches, require_completable
-from mi_image.wgan_training import gradient_penalty
+from micore.kit.gan_steps import Source, copied, descend, draw_samples, moments, restore, train_gan
+from micore.kit.wgan import gradient_penalty
 from micore.runtime import Runtime
 
 __all__ = [
@@ -172,7 +172,7 @@ class InpaintingTraining:
     def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Draw whole images; return them, their corrupted copies and masks."""
         n = self.settings.batch_size
-        real = draw_images(self.images, n, self.rng)
+        real = draw_samples(self.images, n, self.rng)
         images, masks = self.corruption.apply(real, self.rng.uniform((n, self.corruption.n_numbers)))
         return real, images, masks
 

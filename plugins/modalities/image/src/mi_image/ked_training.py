@@ -38,7 +38,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from mi_image.dcgan import DcganGenerator, KedCritic
-from mi_image.gan_steps import Source, as_float, copied, descend, moments, restore, train_gan
+from micore.kit.gan_steps import Source, as_float, copied, descend, moments, restore, train_gan
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 

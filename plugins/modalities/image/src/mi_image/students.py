@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mi_image.classifiers import ImageClassifier
-from mi_image.gan_steps import as_float
 from mi_image.learners import Learners, build_networks, learner_arguments
 from micore.errors import MiError
+from micore.kit.gan_steps import as_float
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 

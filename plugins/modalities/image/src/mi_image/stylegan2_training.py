@@ -30,10 +30,10 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from mi_image.augment import Augmentation
-from mi_image.gan_steps import copied, draw_images, moments, restore, train_gan
 from mi_image.stylegan2 import StyleGan2Generator
 from mi_image.stylegan2_discriminator import Discriminator
 from micore.errors import DataError
+from micore.kit.gan_steps import copied, draw_samples, moments, restore, train_gan
 from micore.runtime import Runtime
 
 __all__ = ["StyleGanSettings", "StyleGanTraining", "r1_penalty", "require_trainable", "train_stylegan"]
@@ -190,7 +190,7 @@ class StyleGanTraining:
     def _draw_real(self) -> Tensor:
         """Draw images uniformly, in [-1, 1]."""
         settings = self.settings
-        images = draw_images(self.images, settings.batch_size, self.rng)
+        images = draw_samples(self.images, settings.batch_size, self.rng)
         mirror = settings.mirror if settings.mirror is not None else (0.5 if images.shape[1] == 3 else 0.0)
         if mirror:
             chosen = self.rng.uniform((settings.batch_size, 1, 1, 1)) < mirror

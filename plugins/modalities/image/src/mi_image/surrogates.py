@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mi_image.augment import Augmentation
-from mi_image.gan_steps import as_float
 from mi_image.learners import Learners, build_networks, learner_arguments
+from micore.kit.gan_steps import as_float
 from micore.runtime import Runtime
 
 __all__ = ["SurrogateSettings", "surrogate_states"]

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from mi_image.wgan_training import SMALL, SMOKE, WganSettings
+from mi_image.wgan_training import SMALL, SMOKE
 from micore.contracts import Config
+from micore.kit.wgan import WganSettings
 
 __all__ = ["GAN_FIELDS", "SMALL_GAN", "SMOKE_GAN", "WganConfig"]
 

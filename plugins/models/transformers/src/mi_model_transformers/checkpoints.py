@@ -21,6 +21,8 @@ READERS = {
 }
 """Which class of transformers reads the network of a role."""
 
+AUDIO_READER = "AutoModelForAudioClassification"
+
 ENDINGS: Mapping[str, Role] = {
     "ForSequenceClassification": "classifier",
     "ForCausalLM": "language-model",
@@ -40,13 +42,13 @@ UNUSED = ("pooler.",)
 """Parts of which an encoder's embedding does not depend; some checkpoints leave them out."""
 
 
-def read_network(folder: Path, role: Role, *, trusted: bool = False) -> Any:
+def read_network(folder: Path, role: Role, *, trusted: bool = False, audio: bool = False) -> Any:
     """Return a checkpoint's network of a role, in float32 and with all its weights.
 
-    trusted: pickled weights are read, too.
+    trusted: pickled weights are read, too; audio: it classifies sounds.
     Raises: ModelError for an architecture that has no such role, weights that are missing, and pickled ones.
     """
-    reader = getattr(transformers, READERS[role])
+    reader = getattr(transformers, AUDIO_READER if audio else READERS[role])
     try:
         with _quiet():
             network, found = reader.from_pretrained(

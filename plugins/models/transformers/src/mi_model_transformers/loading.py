@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from mi_model_transformers.audio import AudioClassifier, audio_input, is_audio, read_front, settings_file
 from mi_model_transformers.checkpoints import Role, read_config, read_network, read_tokenizer, role_of
 from mi_model_transformers.classifier import SequenceClassifier, class_order
 from mi_model_transformers.encoder import Pooling, SentenceEncoder
@@ -21,13 +22,14 @@ from mi_model_transformers.masked_model import MaskedTransformer
 from micore.artifacts import Card, PluginUse
 from micore.configs import make_config
 from micore.contracts import Config
-from micore.errors import ModelError
+from micore.errors import ConfigError, ModelError
 from micore.external import External, SourceRequest
 from micore.files import digest
 from micore.inputs import InputSpec
 from micore.versions import versions
 
-MODALITY = "text"
+TEXT, AUDIO = "text", "audio"
+TAKEN = {TEXT: "texts", AUDIO: "waveforms"}
 PLAIN_PARTS = {"Transformer", "Pooling", "Normalize"}
 """Parts of a sentence-transformers model that are carried out here."""
 
@@ -41,6 +43,7 @@ class CheckpointConfig(Config):
         description="of an encoder's states: mean or cls (the first); none: as sentence-transformers saved, or mean",
     )
     max_tokens: int | None = Field(None, ge=1, description="of a text; none: 128, or what it takes if that is less")
+    seconds: float | None = Field(None, gt=0, le=600, description="of a clip of audio; none: as in the data set, or 1")
     labels: Literal["name", "number"] = Field("name", description="what the data set's classes are found by")
     trust: bool = Field(False, description="read pickled weights although they can run code; only those that you made")
 
@@ -51,26 +54,56 @@ def load(request: SourceRequest) -> External:
     Raises: ConfigError; ModelError when there is no such checkpoint, it is of another kind, or the data do not fit.
     """
     config = make_config(CheckpointConfig, request.options, f"the target {request.uri}")
-    if request.dataset is not None and request.dataset.modality != MODALITY:
-        raise ModelError(f"{request.uri} takes texts; the data are of modality {request.dataset.modality}")
     folder = folder_of(request.place)
     files = weight_files(folder, trusted=config.trust)
     about = read_config(folder)
-    role = config.role or role_of(folder, about)
+    modality = AUDIO if is_audio(about) else TEXT
+    if request.dataset is not None and request.dataset.modality != modality:
+        raise ModelError(f"{request.uri} takes {TAKEN[modality]}; the data are of modality {request.dataset.modality}")
+    _check_options(config, modality, request.uri)
+    role = config.role or ("classifier" if modality == AUDIO else role_of(folder, about))
     classes = _classes(request, about, role)
-    module, spec = _module(folder, about, role, classes, config)
-    _try_out(module, spec, request.uri)
+    if modality == AUDIO:
+        module, spec = _audio_module(folder, about, classes, config, request)
+    else:
+        module, spec = _module(folder, about, role, classes, config)
+    about_sound = [settings_file(folder)] if modality == AUDIO else []
+    _try_out(module, spec, modality, request.uri)
     return External(
         card=Card(
-            role=role, modality=MODALITY, model=PluginUse(name="hf", config=dict(request.options)), input=spec,
+            role=role, modality=modality, model=PluginUse(name="hf", config=dict(request.options)), input=spec,
             classes=tuple(classes), data={}, versions=versions(),
         ),
         fingerprint=digest(
-            "hf", role, digest_of([folder / "config.json", *files]), spec.to_dict(),
-            config.model_dump(exclude={"trust"}),
+            "hf", role, digest_of([folder / "config.json", *about_sound, *files]), spec.to_dict(),
+            config.model_dump(exclude={"trust", "seconds"}),
         ),
         module=module,
     )  # fmt: skip
+
+
+def _check_options(config: CheckpointConfig, modality: str, uri: str) -> None:
+    """Refuse options of the other modality.
+
+    Raises: ConfigError.
+    """
+    only = {TEXT: ("seconds",), AUDIO: ("pooling", "max_tokens")}[modality]
+    given = [name for name in only if getattr(config, name) is not None]
+    if modality == AUDIO and config.role not in (None, "classifier"):
+        given.append("role")
+    if given:
+        raise ConfigError(f"{uri} takes {TAKEN[modality]}: {given[0]} does not fit", hint="leave it out")
+
+
+def _audio_module(
+    folder: Path, about: Any, classes: Sequence[str], config: CheckpointConfig, request: SourceRequest
+) -> tuple[nn.Module, InputSpec]:
+    """Return a classifier of audio, and its input."""
+    front, rate = read_front(folder)
+    spec = audio_input(rate, request.dataset, config.seconds)
+    order = class_order(_own_classes(about), classes, by_number=config.labels == "number")
+    network = read_network(folder, "classifier", trusted=config.trust, audio=True)
+    return AudioClassifier(network, front, spec, order), spec
 
 
 def _module(
@@ -140,14 +173,16 @@ def _json(path: Path, otherwise: Any) -> Any:
 
 
 @torch.no_grad()
-def _try_out(module: nn.Module, spec: InputSpec, uri: str) -> None:
-    """Check on one text of full length that it fits; this is no query of the adversary's."""
-    inputs = torch.zeros(1, *spec.shape, dtype=torch.int64)
-    inputs[0, -1] = int(spec.options["pad_id"] == 0)  # no padding at the end
+def _try_out(module: nn.Module, spec: InputSpec, modality: str, uri: str) -> None:
+    """Check on one text of full length, or on silence, that it fits; this is no query of the adversary's."""
+    inputs = torch.zeros(1, *spec.shape, dtype=torch.float32 if modality == AUDIO else torch.int64)
+    if modality == TEXT:
+        inputs[0, -1] = int(spec.options["pad_id"] == 0)  # no padding at the end
     try:
         module.eval()(inputs)
     except (IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        unit, option = ("samples", "seconds") if modality == AUDIO else ("tokens", "max_tokens")
         raise ModelError(
-            f"{uri} does not take texts of {spec.shape[0]} tokens: {str(error).splitlines()[0][:200]}",
-            hint="-M max_tokens=...",
+            f"{uri} does not take {TAKEN[modality]} of {spec.shape[0]} {unit}: {str(error).splitlines()[0][:200]}",
+            hint=f"-M {option}=...",
         ) from error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 
 from mi_audio.adapter import RATE, RATE_OPTION
+from mi_audio.canaries import Canary
 from mi_audio.splits import AudioSplit
+from mi_audio.transcripts import LABELS, TRANSCRIPTS, letters
 from micore.errors import DataError
 from micore.files import digest
 from micore.inputs import InputSpec
@@ -25,7 +27,7 @@ class AudioDataset:
     labelled from 0 in the order of `other_classes`, so that an evaluator can say "somebody else". judged: recordings of
     the private classes that evaluator models learn instead of the private ones, where there are any. input_options:
     what models of these data need to know besides the rate. notes: what was changed in the recordings when they were
-    read.
+    read. canaries: planted secrets, where there are any.
 
     Raises: DataError when a split is empty, or the lengths of clips differ; ValueError when private, holdout or others
     have no labels.
@@ -42,6 +44,7 @@ class AudioDataset:
     others: AudioSplit | None = None
     other_classes: tuple[str, ...] = ()
     judged: AudioSplit | None = None
+    canaries: tuple[Canary, ...] = ()
     input_options: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -62,6 +65,11 @@ class AudioDataset:
         """What a model trained on it takes: waveforms at its rate."""
         length = -(-self.private.clips.shape[1] * self.rate // RATE)
         return InputSpec(shape=(length,), options={RATE_OPTION: self.rate, **self.input_options})
+
+    @property
+    def transcribed(self) -> bool:
+        """Whether labels are coded transcripts (`mi_audio.transcripts`) and classes the letters they are written in."""
+        return self.input_options.get(LABELS) == TRANSCRIPTS
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,8 +92,13 @@ class AudioDataset:
         return self._splits[name]
 
     def judging(self) -> tuple[AudioSplit, tuple[str, ...]]:
-        """Return what evaluator models learn: clips of the private classes, then the others under further labels."""
+        """Return what evaluator models learn: clips of the private classes, then the others under further labels.
+
+        Of transcripts it is their first letter.
+        """
         own = self.judged or self.private
+        if self.transcribed and own.labels is not None:
+            return replace(own, labels=letters(own.labels)[:, 0] - 1), self.classes
         if self.others is None or own.labels is None or self.others.labels is None:
             return own, self.classes
         labels = torch.cat([own.labels, self.others.labels + len(self.classes)])

@@ -13,7 +13,7 @@ from torch.optim import Adam
 from micore.runtime import Runtime
 
 __all__ = [
-    "GanTraining", "Source", "as_float", "copied", "descend", "draw_images", "frozen_copy", "moments", "restore",
+    "GanTraining", "Source", "as_float", "copied", "descend", "draw_samples", "frozen_copy", "moments", "restore",
     "train_gan",
 ]  # fmt: skip
 
@@ -89,14 +89,14 @@ def descend(adam: Adam, network: nn.Module, loss: Tensor) -> None:
     adam.step()
 
 
-def draw_images(images: Tensor, n: int, rng: Source) -> Tensor:
-    """Draw n of images (N, C, H, W) uniformly with replacement, as float in [0, 1]; uint8 is converted."""
-    return as_float(images[rng.integers(len(images), (n,))])
+def draw_samples(samples: Tensor, n: int, rng: Source) -> Tensor:
+    """Draw n of samples (N, ...) uniformly with replacement, as float; uint8 is converted to [0, 1]."""
+    return as_float(samples[rng.integers(len(samples), (n,))])
 
 
-def as_float(images: Tensor) -> Tensor:
-    """Return images in [0, 1]: bytes are divided by 255, anything else is left as it is."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+def as_float(samples: Tensor) -> Tensor:
+    """Return samples as numbers: bytes are divided by 255, anything else is left as it is."""
+    return samples.float() / 255 if samples.dtype == torch.uint8 else samples
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:

@@ -1,0 +1,1 @@
+"""Noise masking against recognisers of speech."""

@@ -1,0 +1,1 @@
+"""Voiceprints and voices that are no longer those of their speakers."""

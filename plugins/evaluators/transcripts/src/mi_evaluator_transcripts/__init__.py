@@ -1,0 +1,1 @@
+"""Were the secrets of training clips recovered?"""

@@ -1,0 +1,1 @@
+"""Whose voice is it? Verification of what was recovered by an independent speaker encoder."""
