@@ -37,7 +37,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mi_attack_audio_mi.domains import Domain, EqualiserDomain, MelDomain, WaveformDomain, Weights, front_of, mean_of
+from mi_attack_audio_mi.domains import EqualiserDomain, MelDomain, Searched, WaveformDomain, Weights, front_of, mean_of
 from mi_audio.adapter import RATE, AudioAdapter
 from mi_audio.features import LogMel
 from mi_audio.waveform_search import (
@@ -225,7 +225,7 @@ class AudioInversion:
         front, adapter = front_of(target.module.inner), AudioAdapter(target.input_spec)
         return lambda clips: front(adapter(clips))
 
-    def _domain(self, target: Target, prepared: Prepared | None, runtime: Runtime) -> Domain:
+    def _domain(self, target: Target, prepared: Prepared | None, runtime: Runtime) -> Searched:
         config, mean = self.config, _state(prepared)["mean_mel"].to(runtime.device)
         weights = Weights(
             smoothness=config.smoothness, energy=config.energy, level=config.level, mean_mel=config.mean_mel,
@@ -258,7 +258,7 @@ class AudioInversion:
         best = stable_top_k(scores, min(self.config.restarts, len(scores))).indices
         return best.repeat(-(-self.config.restarts // len(best)))[: self.config.restarts]
 
-    def _believed(self, domain: Domain, values: Tensor, rows: Rows, target: Target, runtime: Runtime) -> Tensor:
+    def _believed(self, domain: Searched, values: Tensor, rows: Rows, target: Target, runtime: Runtime) -> Tensor:
         """Return the target's confidence in the domain that was searched, (N,), unchanged by chance."""
         middle = torch.full((1, Views.N_NUMBERS), 0.5, device=values.device)
 
@@ -272,7 +272,7 @@ class AudioInversion:
         return found
 
 
-def _plain(domain: Domain) -> Domain:
+def _plain(domain: Searched) -> Searched:
     """Return a domain whose samples are not changed at random."""
     if isinstance(domain, MelDomain):
         return domain

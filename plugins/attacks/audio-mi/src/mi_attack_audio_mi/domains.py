@@ -166,6 +166,10 @@ class MelDomain:
         return functional.pad(own, (0, max(0, length - own.shape[1])))[:, :length].clamp(-1, 1)
 
 
+Searched = WaveformDomain | EqualiserDomain | MelDomain
+"""The domains that there are."""
+
+
 def filtered(clips: Tensor, log_gains: Tensor) -> Tensor:
     """Filter clips (N, length) by curves; as loud as before at most up to full scale, without clipping."""
     found = equalised(clips, log_gains)
