@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -142,7 +142,7 @@ class _Bench:
                     hint="the same command continues",
                 ) from stop
 
-    def _worked(self, chosen: Sequence[RowPlan]) -> Iterator[bool]:
+    def _worked(self, chosen: Sequence[RowPlan]) -> Generator[bool, None, None]:
         """Do what each row lacks; give whether that was anything, row by row as they end."""
         titles = {row.name: f"[{index + 1}/{len(chosen)}] {row.name}" for index, row in enumerate(chosen)}
         if self.launcher.width == 1:

@@ -21,13 +21,20 @@ from micore.suites.commands import Machine
 from micore.suites.launchers import Job, Launch
 from micore.suites.parcels import Parcel, pack, unpack, write
 from micore.suites.processes import Outcome
-from micore.suites.workplace import Order, Reference, clean, here, work
+from micore.suites.workplace import Delivery, Order, Reference, clean, here, work
 
 RETRIES = 3
 """How often a command is begun anew whose worker or machine was lost."""
 CLEANING_S = 20.0
 
 WIDTH = 256
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anybody unless the user wants it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # rows are what this machine is there for, as without Ray
+}
+"""Settings of a cluster that is started here, unless the user's environment says otherwise."""
 
 
 @contextmanager
@@ -36,8 +43,8 @@ def connected(address: str | None) -> Iterator[Any]:
 
     Raises: RuntimeUnavailable.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody unless the user wants it
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():  # the caller's own, which stays
@@ -58,7 +65,12 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 class Cluster:
-    """Runs commands on workers. What they make comes to the benchmark's directory, what they share to the cache."""
+    """Runs commands on workers. What they make comes to the benchmark's directory, what they share to the cache.
+
+    Commands wait here until there is room, not in the cluster's queue: each is sent what others have made by then.
+
+    Raises: RuntimeUnavailable when no machine has room for a row.
+    """
 
     width = WIDTH
 
@@ -69,6 +81,7 @@ class Cluster:
         self._stopped = threading.Event()
         self._running: set[Any] = set()
         gpus = _gpus(ray, machine.device)
+        self._room = threading.Semaphore(_room(ray, launch.cpus, gpus))
         self._task = ray.remote(num_cpus=launch.cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
 
     def __enter__(self) -> Cluster:
@@ -85,23 +98,30 @@ class Cluster:
         Raises: Interrupted after `stop`; StorageError.
         """
         started = time.monotonic()
-        if self._stopped.is_set():
-            raise Interrupted("the benchmark was stopped")
-        task = self._task.remote(self._order(job))
-        self._running.add(task)
         try:
-            delivery = self._ray.get(task)
+            with self._room:
+                delivery = self._delivered(job)
         except self._ray.exceptions.RayError as error:
-            if self._stopped.is_set():
-                raise Interrupted("the benchmark was stopped") from error
+            self._check_going()
             return Outcome(code=1, seconds=round(time.monotonic() - started, 2), error=_lost(self._ray, error))
-        finally:
-            self._running.discard(task)
         unpack(delivery.made, job.makes)
         _append(delivery.log, job.log)
         self._stock.take(delivery.cached, job.target)
-        found: Outcome = delivery.outcome
-        return found
+        return delivery.outcome
+
+    def _delivered(self, job: Job) -> Delivery:
+        self._check_going()
+        task = self._task.remote(self._order(job))
+        self._running.add(task)
+        try:
+            delivery: Delivery = self._ray.get(task)
+        finally:
+            self._running.discard(task)
+        return delivery
+
+    def _check_going(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("the benchmark was stopped")
 
     def stop(self) -> None:
         """Interrupt what is at work; it is made anew the next time."""
@@ -187,6 +207,20 @@ def _gpus(ray: Any, device: str) -> int:
     """Return how many GPUs a row takes: one where it shall use any, or may and the cluster has some."""
     some = device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
     return int(device == "cuda" or some)
+
+
+def _room(ray: Any, cpus: int, gpus: int) -> int:
+    """Return how many rows the machines of the cluster can run at once."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = {name: count for name, count in (("CPU", cpus), ("GPU", gpus)) if count}
+    room = sum(min(int(has.get(name, 0) // count) for name, count in needs.items()) for has in machines)
+    if not room:
+        wanted = " and ".join(f"{count} {name}s" for name, count in needs.items())
+        raise RuntimeUnavailable(
+            f"no machine of the Ray cluster has {wanted} for a row",
+            hint="a smaller --launcher-cpus, or another --device",
+        )
+    return room
 
 
 def _lost(ray: Any, error: Exception) -> str:
