@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import uuid
@@ -53,7 +54,8 @@ def connected(address: str | None) -> Iterator[Any]:
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     options = {"include_dashboard": False} if where == "local" else {}
     try:
-        ray.init(address=where, log_to_driver=False, logging_level="error", **options)
+        with _own_signals():
+            ray.init(address=where, log_to_driver=False, logging_level="error", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RuntimeUnavailable(
             f"no Ray cluster at {where!r}: {error}", hint="`ray start --head`, or leave --address out"
@@ -62,6 +64,19 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Leave SIGTERM what it was: Ray would end the process with it, where we stop cleanly."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Cluster:
