@@ -49,7 +49,7 @@ class HasQuality(Protocol):
 
 @runtime_checkable
 class LearnsAtOnce(Protocol):
-    """A network that learns from all data in one go and by no steps, such as a tree: defenses of steps do not fit it."""
+    """A network that learns from all data in one go, such as a tree: defenses of steps do not fit it."""
 
     def learn(self, inputs: Tensor, labels: Tensor, rng: Random) -> None:
         """Learn from all inputs (N, ...) and their labels (N,)."""

@@ -3,13 +3,13 @@
 Fredrikson, Lantz, Jha, Lin, Page, Ristenpart: "Privacy in Pharmacogenetics", USENIX Security 2014 (figure 2);
 Fredrikson, Jha, Ristenpart: "Model Inversion Attacks that Exploit Confidence Information", CCS 2015 (section 4.1).
 
-Threat model: labels of the target; of a person all columns but one, and the true label y; how frequent the values of the
-hidden column are (p); how often the target answers f when y is true, its confusion matrix C. The value v with the
+Threat model: labels of the target; of a person all columns but one, and the true label y; how frequent the values of
+the hidden column are (p); how often the target answers f when y is true, its confusion matrix C. The value v with the
 largest p(v) C[y, f(x_v)] is given back, x_v being the person with value v.
 
 Fidelity notes (paper / here)
 - The product over the frequencies of the known columns is the same for all values, and is left out.
-- 2014 inverts a regression of doses, whose error is taken for normal / classifiers alone: a dose is low, medium or high.
+- 2014 inverts a regression of doses, whose error is taken for normal / classifiers: a dose is low, medium or high.
 - C is published with the model / it is counted on public rows, whose sensitive column is known, each cell with one more
   than there is (shared queries); where public rows do not hold the column, or with ``confusion=assumed``, the target is
   assumed to err with probability ``error``, all wrong classes alike.

@@ -3,10 +3,10 @@
 - ``accuracy``, ``balanced-accuracy`` (the mean over values of the share of them that came back), ``f1`` (the mean over
   values) and ``mcc`` (Gorodkin, 2004), of private rows. A value that nobody has counts in no mean.
 - ``gain``: the accuracy above the best that the same knowledge gives without a target (the floors ``most-frequent``,
-  ``imputation-linear``, ``imputation-boosted``, or guessing); ``gain-balanced``: likewise of the balanced accuracy, above
-  the best floor by that. The headlines: a sensitive column can often be told without any target.
-- ``holdout-accuracy``, ``holdout-balanced-accuracy``, ``holdout-gain``: the same of rows that the target never saw: what
-  it has learned of people in general.
+  ``imputation-linear``, ``imputation-boosted``, or guessing); ``gain-balanced``: likewise of the balanced accuracy,
+  above the best floor by that. The headlines: a sensitive column can often be told without any target.
+- ``holdout-accuracy``, ``holdout-balanced-accuracy``, ``holdout-gain``: the same of rows that the target never saw:
+  what it has learned of people in general.
 - ``disparity``: the accuracy of private rows less that of held-out ones: what it has memorised of its own. It has no
   direction: without a leak it is 0, but for chance.
 
@@ -36,6 +36,7 @@ Values = NDArray[numpy.float64]
 ALONE: Mapping[str, Callable[[Any], Values]] = {
     "accuracy": accuracy, "balanced-accuracy": balanced_accuracy, "f1": f1, "mcc": mcc,
 }  # fmt: skip
+GAINS = {"gain": accuracy, "gain-balanced": balanced_accuracy}
 UNITS = {"mcc": "correlation", "gain": "accuracy", "gain-balanced": "accuracy", "holdout-gain": "accuracy",
          "disparity": "accuracy"}  # fmt: skip
 
@@ -101,10 +102,9 @@ class AttributeEvaluator:
             kinds = ALONE if part == PRIVATE else {key: ALONE[key] for key in ("accuracy", "balanced-accuracy")}
             found |= {f"{prefix}{key}": (figure(drawn), own) for key, figure in kinds.items()}
             floors = [parts[part][floor].drawn(times[part]) for floor in FLOORS if floor in parts[part]]
-            gains = {"gain": accuracy, "gain-balanced": balanced_accuracy} if part == PRIVATE else {"gain": accuracy}
-            found |= {
-                f"{prefix}{key}": (_above(figure, drawn, floors, own.n_values), own) for key, figure in gains.items()
-            }
+            for key, figure in GAINS.items():
+                if part == PRIVATE or key == "gain":
+                    found[f"{prefix}{key}"] = (_above(figure, drawn, floors, own.n_values), own)
         if "accuracy" in found and "holdout-accuracy" in found:
             values = found["accuracy"][0] - found["holdout-accuracy"][0]
             found["disparity"] = (values, parts[PRIVATE][name])
@@ -140,9 +140,10 @@ def _measurement(subject: str, name: str, values: Values, judged: Judged) -> Mea
     hits = (judged.found == judged.true).astype(float)
     low, high = numpy.quantile(values[1:], [0.025, 0.975])
     value = float(values[0])
+    interval = Interval(low=min(float(low), value), high=max(float(high), value))
     is_plain = name in ("accuracy", "holdout-accuracy")
     return Measurement(
-        name=name, subject=subject, value=value, interval=Interval(low=min(float(low), value), high=max(float(high), value)), n=n,
+        name=name, subject=subject, value=value, interval=interval, n=n,
         clusters=n, unit=UNITS.get(name, "share"), direction="none" if name == "disparity" else "up",
         evaluator=IDENTITY, per_case=dict(zip(judged.case_ids, hits.tolist(), strict=True)) if is_plain else {},
     )  # fmt: skip

@@ -32,7 +32,7 @@ def balanced_accuracy(matrices: Values) -> Values:
 
 
 def f1(matrices: Values) -> Values:
-    """Return the mean over values of the harmonic mean of precision and recall; values that nobody has count nowhere."""
+    """Return the mean over values of the harmonic mean of precision and recall; of those that occur."""
     there, given = matrices.sum(axis=2), matrices.sum(axis=1)[:, :-1]
     return _mean(_ratio(2 * _right(matrices), there + given), there > 0)
 

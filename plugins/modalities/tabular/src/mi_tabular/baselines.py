@@ -58,7 +58,7 @@ def _models() -> dict[str, Any]:
 
 
 def told(table: Table, labels: Tensor | None, n_classes: int) -> numpy.ndarray[Any, Any]:
-    """Return what tells of rows, float32 (N, columns): all but the sensitive one, and of so many classes their label."""
+    """Return what tells of rows, float32 (N, columns): all but the sensitive, and of so many classes the label."""
     known = table.schema.known(table.rows)
     if n_classes and labels is not None:
         known = torch.cat([known, functional.one_hot(labels, n_classes).float()], dim=1)
@@ -67,7 +67,7 @@ def told(table: Table, labels: Tensor | None, n_classes: int) -> numpy.ndarray[A
 
 
 def imputed(model: Any, columns: Any, n_values: int) -> Tensor:
-    """Return what a fitted model of scikit-learn thinks of each value, float64 (N, values); 0 for those it never saw."""
+    """Return what a fitted model of scikit-learn thinks of each value, float64 (N, values); 0: never seen."""
     shares = torch.zeros(len(columns), n_values, dtype=torch.float64)
     shares[:, torch.as_tensor(model.classes_).long()] = torch.as_tensor(model.predict_proba(columns)).double()
     return shares

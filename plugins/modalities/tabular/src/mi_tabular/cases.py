@@ -75,13 +75,11 @@ def truths(cases: Sequence[Case], dataset: Dataset) -> dict[str, Truth]:
 
 
 def ranked(case: Case, scores: Tensor) -> Reconstruction:
-    """Give back a row with each sensitive value, the likeliest first; scores (values,): of each value, finite."""
+    """Give back a row with its likeliest sensitive value; scores (values,): of each value, finite."""
     scores = scores.detach().double().cpu()
-    order = scores.argsort(descending=True, stable=True)
+    best = scores.argsort(descending=True, stable=True)[:1]  # of equals the first one
     known = known_of(case)
-    return Reconstruction(
-        case=case, samples=Table(known.candidates()[order], known.schema), scores=scores[order].float()
-    )
+    return Reconstruction(case=case, samples=Table(known.candidates()[best], known.schema), scores=scores[best].float())
 
 
 def log_shares(shares: Tensor) -> Tensor:

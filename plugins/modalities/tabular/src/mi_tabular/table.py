@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +32,16 @@ class Table:
         return len(self.rows)
 
     def __getitem__(self, rows: slice | int | Sequence[int] | Tensor) -> Table:
-        """Return some of the rows; of one number a table of one."""
-        return Table(self.rows[rows : rows + 1] if isinstance(rows, int) else self.rows[rows], self.schema)
+        """Return some of the rows; of one number a table of one.
+
+        Raises: IndexError for a number that no row has.
+        """
+        if isinstance(rows, int):
+            rows = [range(len(self))[rows]]
+        return Table(self.rows[rows], self.schema)
+
+    def __iter__(self) -> Iterator[Table]:
+        return (self[row] for row in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Table) and self.schema == other.schema and torch.equal(self.rows, other.rows)
