@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from micore.cli.app import App
-from micore.errors import RunError, UsageError
+from micore.errors import GateFailed, RunError, UsageError
 from micore.hookspecs import hookimpl
 from micore.registry import Registry
 from micore.runs import Run
@@ -115,6 +115,37 @@ def test_a_redacted_report_needs_no_plugin(mi: Mi, run: Run, tmp_path: Path) -> 
     assert (result.exit_code, result.stderr) == (0, f"wrote {page}\n")
     assert "numbers&#34;" not in page.read_text()
     assert 'class="numbers"' not in page.read_text()
+
+
+@pytest.mark.usefixtures("no_plugins")
+def test_a_failed_gate_has_an_exit_code_of_its_own_and_all_files(mi: Mi, run: Run, tmp_path: Path) -> None:
+    table, xml = tmp_path / "a.csv", tmp_path / "a.xml"
+    files = ("--csv", str(table), "--junit", str(xml))
+    result = mi("report", str(run.directory), *files, "--fail-if", "accuracy > floor", "--fail-if", "accuracy > 0.9")
+    assert result.exit_code == GateFailed.exit_code == 15
+    assert result.stdout.splitlines() == [
+        "passed: the attack came to its end (finished)",
+        "failed: accuracy > floor (accuracy@1 by accuracy@1234: 0.6 is > 0.1)",
+        "passed: accuracy > 0.9 (accuracy@1 by accuracy@1234: 0.6 is not > 0.9)",
+    ]
+    assert "1 of 3 gates not passed: accuracy > floor" in result.stderr
+    assert table.read_text().startswith("name,evaluator,subject,value,")
+    assert xml.read_text().count("<testcase") == 3
+
+
+@pytest.mark.usefixtures("no_plugins")
+def test_gates_that_pass_end_well(mi: Mi, run: Run) -> None:
+    result = mi("report", str(run.directory), "--json", "--fail-if", "accuracy > 0.9")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [gate["status"] for gate in json.loads(result.stdout)["gates"]] == ["passed", "passed"]
+
+
+def test_a_gate_that_cannot_be_read_writes_nothing(mi: Mi, run: Run, tmp_path: Path) -> None:
+    xml = tmp_path / "a.xml"
+    result = mi("report", str(run.directory), "--junit", str(xml), "--fail-if", "acuracy > 0.9")
+    assert result.exit_code == UsageError.exit_code
+    assert "it has accuracy@1" in result.stderr
+    assert not xml.exists()
 
 
 def test_options_that_contradict_each_other(mi: Mi, run: Run, tmp_path: Path) -> None:
