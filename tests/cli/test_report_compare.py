@@ -108,6 +108,18 @@ def test_report_renders_without_modality_and_data(mi: Mi, run: Run, tmp_path: Pa
     assert "plugin of their modality is not installed" in page.read_text()
 
 
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [("none", ()), ("recovered", ("3.0",)), ("evidence", ("3.0", "-1.0")), ("private", ("3.0", "-1.0", "300.0"))],
+)
+def test_each_level_shows_more_samples(mi: Mi, tmp_path: Path, level: str, shown: tuple[str, ...]) -> None:
+    run, page = make_run(tmp_path / "run", control="evidence"), tmp_path / "a.html"
+    assert mi("report", str(run.directory), "--html", str(page), "--samples", level).exit_code == 0
+    found = [value for value in ("3.0", "-1.0", "300.0") if f"[[{value}]" in page.read_text()]
+    assert found == list(shown)
+
+
 @pytest.mark.usefixtures("no_plugins")
 def test_a_redacted_report_needs_no_plugin(mi: Mi, run: Run, tmp_path: Path) -> None:
     page = tmp_path / "a.html"
@@ -150,7 +162,13 @@ def test_a_gate_that_cannot_be_read_writes_nothing(mi: Mi, run: Run, tmp_path: P
 
 def test_options_that_contradict_each_other(mi: Mi, run: Run, tmp_path: Path) -> None:
     page = str(tmp_path / "a.html")
-    for options in (["--redact"], ["--show-private"], ["--html", page, "--redact", "--show-private"]):
+    for options in (
+        ["--redact"],
+        ["--show-private"],
+        ["--html", page, "--redact", "--show-private"],
+        ["--samples", "none"],
+        ["--html", page, "--redact", "--samples", "recovered"],
+    ):
         assert mi("report", str(run.directory), *options).exit_code == UsageError.exit_code
     assert not Path(page).exists()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from micore.errors import GateFailed, UsageError
@@ -20,6 +20,8 @@ from micore.report.gates import FAILED, PASSED, UNDECIDED, check_gates, require_
 from micore.report.rows import COLUMNS
 from micore.runs import Run
 from tests.run_directories import figures, make_run, manifest, measurement
+
+SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +133,7 @@ def test_a_gate_that_cannot_be_read_is_explained(report, text, message, hint) ->
     assert hint in (error.value.hint or "")
 
 
+@SLOW
 @given(st.recursive(
     st.floats(0, 100).map(Number),
     lambda inner: st.builds(Operation, st.sampled_from(sorted(ARITHMETIC)), inner, inner), max_leaves=12,
@@ -144,6 +147,7 @@ def test_what_is_written_with_brackets_is_read_back(tree) -> None:
     assert parse_gate(f"a > {written(tree)}").limit == tree
 
 
+@SLOW
 @given(st.text(max_size=40))
 def test_any_text_is_a_gate_or_a_usage_error(text) -> None:
     with suppress(UsageError):
