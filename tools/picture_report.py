@@ -17,7 +17,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.report.browser import find, launched
 
-WIDTH = 1200
+WIDTH = 1380
 SECTIONS = ("header", ".headline", "[aria-labelledby=results]", "[aria-labelledby=samples]")
 """What is shown; of the samples only the first cases."""
 
@@ -39,7 +39,9 @@ def main(report: Path, output: Path) -> None:
         rest = f".gallery figure:nth-of-type(n + {CASES + 1}), .scroll + .facts"
         page.evaluate(f"document.querySelectorAll('{rest}').forEach((item) => item.remove())")
         page.screenshot(output)
-    Image.open(output).convert("RGB").save(output, optimize=True)
+    Image.open(output).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        output, optimize=True
+    )
     sys.stdout.write(f"{output}: {output.stat().st_size / 1000:.0f} kB\n")
 
 

@@ -78,6 +78,7 @@ def samples(modality: str, value: float) -> Any:
 def odd_run(directory: Path, modality: str) -> Run:
     """Make a run with much to show: long names, failed cases, figures without value, earlier stands."""
     content = manifest(12)
+    content["ledger"]["total"]["queries"] = 700
     content["attack"]["modality"] = modality
     content["target"]["card"]["classes"][0] = "a-class-with-a-name-" * 8
     content["cases"][11] |= {"status": "failed", "error": "RuntimeError: " + "no-gradient-" * 20}
@@ -91,13 +92,14 @@ def odd_run(directory: Path, modality: str) -> Run:
     run = make_run(
         directory, content, found, modality=implementation, samples=lambda value: samples(modality, value)
     )  # fmt: skip
-    for label, row in enumerate(list(run.rows().values())[:11]):
+    for label, row in enumerate(list(run.rows().values())):
         stands = [Snapshot(queries=10 * step, samples=samples(modality, 50.0)) for step in range(1, 4)]
         item = Reconstruction(
             case=Case(id=row["id"], goal="class", label=label), samples=samples(modality, label), scores=torch.zeros(2),
             snapshots=stands,
         )  # fmt: skip
-        run.write_case({**row, "spending": {"queries": 50, "gradients": 0}}, item, implementation)
+        kept = None if row["status"] == "failed" else item
+        run.write_case({**row, "spending": {"queries": 50, "gradients": 0}}, kept, implementation)
     return run
 
 
