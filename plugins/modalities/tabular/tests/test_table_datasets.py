@@ -51,7 +51,7 @@ def test_a_table_is_divided_and_says_what_it_said(tmp_path: Path) -> None:
         (changed(3, "23,,x,no"), {}, "t.csv, line 5: column 'place' has no value"),
         (changed(3, "23,a,x"), {}, "t.csv, line 5: 3 cells, the first line has 4"),
         ([row.replace("b", "a") for row in GOOD], {}, "t.csv: column 'place' is always 'a'"),
-        (changed(7, "old,b,y,no") + [f"{row},a,x,no" for row in range(90, 130)], {}, "t.csv, line 9: .*holds 'old'"),
+        (changed(7, "old,b,y,no") + [f"{row},a,x,no" for row in range(90, 130)], {}, r"t.csv, line 9: .*holds 'old'"),
         (GOOD, {"sensitive": "age"}, "t.csv, line 2: column 'age' holds '20' and has 40 values"),
         (GOOD, {"sensitive": "cost"}, "cannot be both"),
         (GOOD[:12], {}, "12 rows are too few"),
@@ -69,7 +69,7 @@ def test_bad_tables_are_named_with_file_and_line(
 def test_a_category_that_only_the_public_file_has_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", GOOD)
     other = written(tmp_path / "other.csv", changed(5, "25,c,x,no"))
-    with pytest.raises(DataError, match="other.csv, line 7: column 'place' holds 'c', which is none of its values"):
+    with pytest.raises(DataError, match=r"other\.csv, line 7: column 'place' holds 'c', which is none of its values"):
         open_csv_table(path, public_file=other, **OPTIONS)
     assert len(open_csv_table(path, public_file=path, **OPTIONS).public) == len(GOOD)
 

@@ -77,4 +77,4 @@ def test_a_grown_tree_comes_back_from_its_bundle(tmp_path: Path) -> None:
 
 def test_defenses_of_steps_do_not_fit_trees() -> None:
     with pytest.raises(ModelError, match="this model learns at once"):
-        trained("decision-tree", defenses=(PluginUse(name="mid"),))
+        trained("decision-tree", defenses=(PluginUse(name="neg-label-smoothing"),))

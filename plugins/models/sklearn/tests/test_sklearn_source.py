@@ -53,7 +53,7 @@ def test_scores_are_in_the_order_of_the_data_sets_classes(tmp_path: Path) -> Non
 def test_a_forest_becomes_a_network_that_answers_alike(tmp_path: Path) -> None:
     model = RandomForestClassifier(7, random_state=0).fit(ROWS.numpy(), NAMES)
     path = stored(model, tmp_path / "model.skops")
-    with pytest.raises(ModelError, match="skops does not know: sklearn.tree._tree.Tree"):
+    with pytest.raises(ModelError, match="what skops does not know"):
         opened(path)
     target = opened(path, trust=True)
     assert target.module is not None
