@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -61,7 +62,8 @@ def connected(address: str | None) -> Iterator[Any]:
             f"no Ray cluster at {where!r}: {error}", hint="`ray start --head`, or leave --address out"
         ) from error
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # Ray tells of lost workers there, where only results may go
+            yield ray
     finally:
         ray.shutdown()
 

@@ -178,6 +178,7 @@ def test_twelve_rows_on_two_workers_of_which_one_is_killed(
     (tmp_path / "note.txt").write_text("kill")
     code, said, document = bench(environment, path, place, "--launcher", "ray", "--address", cluster)
     assert code == 0, said
+    assert "(raylet)" in said, "Ray told of a lost worker, not on stdout"
     assert (tmp_path / "note.done").exists(), "a worker was killed"
     assert [row["status"] for row in document["rows"]] == ["finished"] * 12
     alone = serially(path, tmp_path / "alone", tmp_path / "alone-home", monkeypatch)
