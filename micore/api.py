@@ -161,6 +161,9 @@ def bench(
     renew: bool = False,
     device: str = "auto",
     precision: str = "fp32",
+    launcher: str = "local",
+    address: str | None = None,
+    launcher_cpus: int = 1,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -175,6 +178,7 @@ def bench(
         only=only, page=Path(write) if write is not None else None, renew=renew,
         machine=suites.Machine(device=device, data_root=str(Path(data_root).absolute()) if data_root else None),
         arithmetic=suites.Precision(name=precision),
+        launch=suites.Launch(name=launcher, address=address, cpus=launcher_cpus),
     )  # fmt: skip
     return suites.run_suite(
         registry or Registry.discover(), Path(suite), Path(output), options, progress=progress

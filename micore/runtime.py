@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from micore.artifacts import load_state, save_state
-from micore.errors import RuntimeUnavailable, UsageError
+from micore.errors import RunError, RuntimeUnavailable, UsageError
 from micore.shelf import Shelf
 
 RANK_PATIENCE = timedelta(days=7)
@@ -204,11 +204,20 @@ class Runtime:
         return replace(self, checkpoints=checkpoints)
 
     def barrier(self) -> None:
-        """Wait for the other ranks."""
+        """Wait for the other ranks.
+
+        Raises: RunError when one has ended.
+        """
         if self.world > 1:
             from accelerate import PartialState
 
-            PartialState().wait_for_everyone()
+            try:
+                PartialState().wait_for_everyone()
+            except RuntimeError as error:  # what the backends raise has no class in common but this
+                raise RunError(
+                    f"another process of this run has ended, so that rank {self.rank} waits in vain",
+                    hint="what is done is kept: `mi resume` goes on",
+                ) from error
 
     def describe(self) -> dict[str, Any]:
         """Return the hardware and settings for a manifest."""

@@ -28,22 +28,31 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--compile", "compiled", is_flag=True, help="Compile networks (pays off in long runs only).")
 @click.option("--tile", type=click.IntRange(min=1), help="Rows of one forward pass of a search. [default: by device]")
+@click.option(
+    "--launcher", default="local", metavar="local|ray", help="Run rows here, in turn, or on the workers of Ray."
+)
+@click.option("--address", metavar="auto|HOST:PORT", help="Of a Ray cluster. [default: one on this machine]")
+@click.option(
+    "--launcher-cpus", default=1, type=click.IntRange(min=1), metavar="N", help="Of a worker's machine, for each row."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as one JSON document.")
 @click.pass_obj
 def command(
     app: App, suite: Path, output: Path, only: tuple[str, ...], data_root: str | None, page: Path | None, renew: bool,
-    device: str, precision: str, compiled: bool, tile: int | None, as_json: bool,
+    device: str, precision: str, compiled: bool, tile: int | None, launcher: str, address: str | None,
+    launcher_cpus: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Run every row of SUITE, a TOML file: attack x target x defense x seed, and write one table.
 
     Each row is a process of its own, so that one that fails does not stop the others. The same command goes on with
     what was stopped, and keeps what is finished.
     """
-    from micore.suites import Machine, Options, Precision, run_suite
+    from micore.suites import Launch, Machine, Options, Precision, run_suite
 
     options = Options(
         only=only, page=page, renew=renew, machine=Machine(device=device, data_root=_absolute(data_root), tile=tile),
         arithmetic=Precision(name=precision, compiled=compiled),
+        launch=Launch(name=launcher, address=address, cpus=launcher_cpus),
     )  # fmt: skip
     document = run_suite(app.registry, suite, output, options, progress=app.progress(), say=app.say)
     if as_json:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from micore.kit.gan_steps import Source, copied, descend, draw_samples, moments, restore
+from micore.kit.generator_training import Source, copied, descend, draw_samples, moments, restore
 
 __all__ = ["WganSettings", "WganTraining", "gradient_penalty"]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from micore.errors import BudgetExceeded, Interrupted, MiError, RunError
 from micore.files import read_json, require_writable, write_json
 from micore.registry import Registry
-from micore.runtime import Progress, Runtime
+from micore.runtime import Progress
 from micore.suites.checks import check_suite
 from micore.suites.commands import (
     RUN,
@@ -21,8 +24,9 @@ from micore.suites.commands import (
     resume_arguments,
     train_arguments,
 )
+from micore.suites.launchers import Job, Launch, Launcher, check_launch, launcher
 from micore.suites.pages import check_page, write_pages
-from micore.suites.processes import Outcome, call, only_one
+from micore.suites.processes import Outcome, only_one
 from micore.suites.results import collect
 from micore.suites.rows import Precision, RowPlan, Settings, TargetPlan, differences, plan_rows, select
 from micore.suites.suite import Suite, load_suite
@@ -36,7 +40,7 @@ class Options:
     """How a suite is run.
 
     only: names or patterns of rows; page: a Markdown page to put the tables into; renew: make rows anew whose
-    entries have changed.
+    entries have changed; launch: where rows run.
     """
 
     only: Sequence[str] = ()
@@ -44,6 +48,7 @@ class Options:
     arithmetic: Precision = field(default_factory=Precision)
     page: Path | None = None
     renew: bool = False
+    launch: Launch = field(default_factory=Launch)
 
 
 def run_suite(
@@ -63,15 +68,19 @@ def run_suite(
     """
     options = options or Options()
     suite = load_suite(path)
-    Runtime.create(options.machine.device, options.arithmetic.name)  # raises when they are not there
+    check_launch(options.launch, options.machine, options.arithmetic)
     check_suite(registry, path, suite)
     rows = plan_rows(suite, options.arithmetic)
     chosen = select(rows, options.only)
     if options.page is not None:
         check_page(options.page, suite.name)
     require_writable(place / "bench.json")
-    with only_one(place) as held:
-        bench = _Bench(suite=suite, path=path, place=place, options=options, rows=rows, held=held, say=say)
+    place = place.absolute()
+    with only_one(place) as held, launcher(options.launch, options.machine, place, held) as launched:
+        locks = {row.target.name: Lock() for row in rows}
+        bench = _Bench(
+            suite=suite, path=path, place=place, options=options, rows=rows, launcher=launched, say=say, locks=locks
+        )
         bench.check_unchanged(chosen)
         bench.run(chosen, progress or Progress())
         return bench.conclude(finished=True)
@@ -84,8 +93,10 @@ class _Bench:
     place: Path
     options: Options
     rows: Sequence[RowPlan]
-    held: int | None
+    launcher: Launcher
     say: Callable[[str], None]
+    locks: Mapping[str, Lock]
+    busy: set[str] = field(default_factory=set)
 
     def check_unchanged(self, chosen: Sequence[RowPlan]) -> None:
         """Check that finished and half-finished rows are those that the suite asks for; forget others, if asked to."""
@@ -116,20 +127,35 @@ class _Bench:
     # rows ---------------------------------------------------------------------------------------------
 
     def run(self, chosen: Sequence[RowPlan], progress: Progress) -> None:
-        """Run rows in turn, and keep the tables up to date."""
+        """Run rows in turn, or as many at once as the launcher takes, and keep the tables up to date."""
         with progress.track(f"benchmark {self.suite.name}", len(chosen)) as report:
-            for index, row in enumerate(chosen):
-                try:
-                    worked = self._run_row(row, f"[{index + 1}/{len(chosen)}] {row.name}")
-                except KeyboardInterrupt as stop:
-                    self.conclude(finished=False)
-                    raise Interrupted(
-                        f"interrupted at {row.name}; what is done is kept in {self.place}",
-                        hint="the same command continues",
-                    ) from stop
-                if worked:
-                    self.conclude(finished=False)
-                report(index + 1)
+            try:
+                with closing(self._worked(chosen)) as rows:
+                    for done, worked in enumerate(rows, start=1):
+                        if worked:
+                            self.conclude(finished=False)
+                        report(done)
+            except KeyboardInterrupt as stop:
+                self.conclude(finished=False)
+                raise Interrupted(
+                    f"interrupted at {', '.join(sorted(self.busy))}; what is done is kept in {self.place}",
+                    hint="the same command continues",
+                ) from stop
+
+    def _worked(self, chosen: Sequence[RowPlan]) -> Generator[bool, None, None]:
+        """Do what each row lacks; give whether that was anything, row by row as they end."""
+        titles = {row.name: f"[{index + 1}/{len(chosen)}] {row.name}" for index, row in enumerate(chosen)}
+        if self.launcher.width == 1:
+            yield from (self._run_row(row, titles[row.name]) for row in chosen)
+            return
+        with ThreadPoolExecutor(self.launcher.width) as pool:
+            waiting = [pool.submit(self._run_row, row, titles[row.name]) for row in chosen]
+            try:
+                yield from (row.result() for row in as_completed(waiting))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.launcher.stop()
+                raise
 
     def _run_row(self, row: RowPlan, title: str) -> bool:
         """Do what a row lacks; return whether there was anything to do."""
@@ -137,6 +163,7 @@ class _Bench:
         if self._is_finished(record, row):
             self.say(f"{title}: is there already")
             return False
+        self.busy.add(row.name)
         record |= {"status": "begun", "error": None}
         self._write(row, record)
         outcome = self._train(row.target, title) or self._attack(row, record, title)
@@ -146,6 +173,7 @@ class _Bench:
             "seconds": round(record["seconds"] + outcome.seconds, 2),
         }  # fmt: skip
         self._write(row, record)
+        self.busy.discard(row.name)
         self.say(f"{title}: {outcome.error or f'finished in {outcome.seconds:.0f} s'}")
         return True
 
@@ -188,12 +216,22 @@ class _Bench:
         self._write(row, record)
 
     def _call(self, row: RowPlan, arguments: Sequence[str]) -> Outcome:
-        return call(arguments, row.folder(self.place) / "log.txt", self.held)
+        folder, target = row.folder(self.place), row.target
+        return self.launcher.call(
+            Job(
+                arguments=arguments, place=self.place, log=folder / "log.txt", makes=folder / RUN, target=target.name,
+                bundle=target.file(self.place),
+            )
+        )  # fmt: skip
 
     # targets ------------------------------------------------------------------------------------------
 
     def _train(self, target: TargetPlan, title: str) -> Outcome | None:
-        """Train a target unless it is there; return how that failed, if it did."""
+        """Train a target unless it is there, also by another row; return how that failed, if it did."""
+        with self.locks[target.name]:
+            return self._trained(target, title)
+
+    def _trained(self, target: TargetPlan, title: str) -> Outcome | None:
         file = target.file(self.place)
         note = _note(file)
         record = _record(note, TARGET_SCHEMA)
@@ -203,7 +241,9 @@ class _Bench:
         write_json(note, {"schema": TARGET_SCHEMA, "name": target.name, "settings": target.settings})
         self.say(f"{title}: training the target")
         arguments = train_arguments(target, self.place, self.options.machine)
-        outcome = call(arguments, file.with_suffix(".log"), self.held)
+        log = file.with_suffix(".log")
+        job = Job(arguments=arguments, place=self.place, log=log, makes=file, target=target.name)
+        outcome = self.launcher.call(job)
         if outcome.error is None:
             return None
         return Outcome(code=outcome.code, seconds=0.0, error=f"the target was not trained: {outcome.error}")

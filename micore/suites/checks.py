@@ -52,7 +52,7 @@ def _check_target(registry: Registry, target: TargetEntry) -> None:
     name, _ = parse_use(target.model)
     registry.find("model", name)
     make_config(TrainingConfig, dict(target.training), "training")
-    _check_precision(target.precision)
+    check_precision(target.precision)
 
 
 def _check_defense(registry: Registry, suite: Suite, defense: DefenseEntry) -> None:
@@ -75,7 +75,7 @@ def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None
     spec, kind = attack_spec(entry), registry.load(entry)
     options = with_evidence(kind, attack.options, attack.evidence)
     preset_config(kind, attack.preset, options, f"attack {spec.name!r}")
-    _check_precision(attack.precision)
+    check_precision(attack.precision)
     if attack.access is not None and Access.parse(attack.access) < spec.access:
         raise UsageError(f"attack {spec.name!r} needs {spec.access.label} access, not {attack.access}")
     uses = [PluginUse(name=name, config=config) for name, config in map(parse_use, attack.evaluators or ())]
@@ -95,6 +95,10 @@ def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None
                 )
 
 
-def _check_precision(precision: str | None) -> None:
+def check_precision(precision: str | None) -> None:
+    """Check that there is such a precision; None stands for none.
+
+    Raises: RuntimeUnavailable.
+    """
     if precision is not None and precision not in PRECISIONS:
         raise RuntimeUnavailable(f"unknown precision {precision!r}", hint="one of " + ", ".join(PRECISIONS))

@@ -32,11 +32,19 @@ class Outcome:
     error: str | None
 
 
-def call(arguments: Sequence[str], log: Path, held: int | None = None) -> Outcome:
+def call(
+    arguments: Sequence[str],
+    log: Path,
+    held: int | None = None,
+    *,
+    program: Sequence[str] | None = None,
+    directory: Path | None = None,
+) -> Outcome:
     """Run ``mi`` with these arguments; all that it says is added to ``log``.
 
     held: a file descriptor that the process keeps open as long as it lives. When this process is interrupted
-    the other one is told to stop, and waited for.
+    the other one is told to stop, and waited for. program: what takes the place of ``mi``; directory: where it runs,
+    None for here.
 
     Raises: StorageError when the log cannot be written.
     """
@@ -45,7 +53,7 @@ def call(arguments: Sequence[str], log: Path, held: int | None = None) -> Outcom
         stream.write(f"$ {shown(arguments)}\n".encode())
         stream.flush()
         begin = stream.tell()
-        code = _run(arguments, stream.fileno(), held)
+        code = _run([*(program or PROGRAM), *arguments], stream.fileno(), held, directory)
     reason = None if code in COMPLETE else _reason(code, log, begin)
     return Outcome(code=code, seconds=round(time.monotonic() - started, 2), error=reason)
 
@@ -61,9 +69,9 @@ def _appending(log: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _run(arguments: Sequence[str], output: int, held: int | None) -> int:
+def _run(command: Sequence[str], output: int, held: int | None, directory: Path | None) -> int:
     process = subprocess.Popen(
-        [*PROGRAM, *arguments], env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        command, env=_environment(), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         pass_fds=[held] if held is not None else (),
         process_group=0 if os.name == "posix" else None,  # Ctrl-C comes to us alone, and we pass it on once
     )  # fmt: skip

@@ -37,7 +37,13 @@ class CommandLine:
         self, *arguments: object, env: Mapping[str, str] | None = None, **options: object
     ) -> subprocess.Popen[str]:
         """Start ``mi`` and return its process."""
-        command = [sys.executable, "-W", "error", "-m", "micore", *map(str, arguments)]
+        return self.start_program("micore", *arguments, env=env, **options)
+
+    def start_program(
+        self, module: str, *arguments: object, env: Mapping[str, str] | None = None, **options: object
+    ) -> subprocess.Popen[str]:
+        """Start a module, such as a launcher of ``mi``, and return its process."""
+        command = [sys.executable, "-W", "error", "-m", module, *map(str, arguments)]
         options.setdefault("preexec_fn", heed_interrupts)
         process = subprocess.Popen(
             command, env=self.environment(**(env or {})), text=True, stdout=subprocess.PIPE,
@@ -59,6 +65,12 @@ class CommandLine:
         self, process: subprocess.Popen[str], at: Callable[[], bool], how: int
     ) -> subprocess.CompletedProcess[str]:
         """Send a signal to a process as soon as ``at()`` holds, while it is still at work."""
+        self.wait(process, at)
+        process.send_signal(how)
+        return self.finish(process)
+
+    def wait(self, process: subprocess.Popen[str], at: Callable[[], bool]) -> None:
+        """Wait until ``at()`` holds, while a process is still at work."""
         deadline = time.monotonic() + PATIENCE_S
         while not at():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -66,8 +78,6 @@ class CommandLine:
                 raise AssertionError(f"it never came so far: {self.finish(process).stderr}")
             time.sleep(0.002)
         assert process.poll() is None, "it ended before it could be stopped"
-        process.send_signal(how)
-        return self.finish(process)
 
     def kill(self, process: subprocess.Popen[str], at: Callable[[], bool]) -> None:
         """Kill a process as a power cut would, as soon as ``at()`` holds."""

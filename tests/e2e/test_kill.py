@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +56,48 @@ def test_killed_while_it_is_judged(shell, attack_arguments, plain, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert (run / "report.html").exists()
     assert outcome(run) == outcome(plain)
+
+
+def rank_of(process):
+    """Return the rank that a launcher gave a process, None if it gave none or the process is gone."""
+    try:
+        environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return next((int(line[5:]) for line in environment if line.startswith(b"RANK=")), None)
+
+
+def children(process):
+    """Return the processes that one has started."""
+    return map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ranks are told apart by /proc")
+def test_one_of_two_ranks_is_killed(shell, attack_arguments, plain, tmp_path):
+    run = tmp_path / "run"
+    arguments = [item for item in attack_arguments if item not in ("--device", "cpu")]
+    launcher = shell.start_program(
+        "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "micore", *arguments,
+        "--batch", "1", "-o", run, env={"ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    shell.wait(launcher, a_file(run, "cases/class-1.safetensors"))
+    (second,) = [process for process in children(launcher.pid) if rank_of(process) == 1]
+    os.kill(second, signal.SIGKILL)
+    ended = shell.finish(launcher)
+    assert ended.returncode != 0
+    assert "internal error" not in ended.stderr
+    assert "Traceback" not in ended.stderr.partition("torch.distributed.elastic")[0]
+    found = manifest(run)
+    assert found["status"] in ("interrupted", "failed"), "no run that seems to be at work"
+    assert found["status"] == "interrupted" or "another process of this run" in found["error"]
+    assert not (run / "report.html").exists()
+    resumed = shell.run("resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not leftovers(run)
+    (mine, control), (other, other_control) = recovered(run), recovered(plain)
+    assert mine[0] == other[0]
+    assert control == other_control
+    assert figures(run) == figures(plain)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -11,7 +11,7 @@ import pytest
 
 from micore.report import write_report
 from micore.runs import Run
-from micore.suites import bench
+from micore.suites import launchers
 from micore.suites.processes import Outcome
 from tests.run_directories import figures, make_run, manifest
 
@@ -110,7 +110,7 @@ def suite(tmp_path: Path) -> Path:
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     """Let no process start."""
     found = Pretended()
-    monkeypatch.setattr(bench, "call", found)
+    monkeypatch.setattr(launchers, "call", found)
     return found
 
 

@@ -13,7 +13,7 @@ from mi_attack_lokt.attack import KnowledgeTransfer, mean_confidence, render
 from micore.configs import preset_config
 from micore.contracts import Attack, HasForecast, HasGenerator, HasPrior, Prepared
 from micore.errors import AccessDenied, BudgetExceeded, DataError, MiError
-from micore.kit.gan_steps import as_float
+from micore.kit.generator_training import as_float
 from micore.runs.preparation import SpendingCheckpoints
 from micore.runs.subjects import sample_prior
 from micore.target import Target

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mi_image.augment import Augmentation
 from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator
-from mi_image.gan_training import ConditionalGanTraining, GanSettings, critic_loss, train_gan
+from mi_image.gan_training import ConditionalGanTraining, GanSettings, critic_loss, train_generator
 from micore.runtime import Checkpoints, Random, Runtime
 
 SMALL = GanSettings(batch_size=4, critic_steps=2)
@@ -97,11 +97,11 @@ def test_resuming_equals_an_uninterrupted_training() -> None:
 
 def test_train_gan_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     runtime = Runtime.create("cpu", checkpoints=Checkpoints(tmp_path / "state.safetensors", interval_s=0))
-    train_gan(make(), 2, runtime, "training")
+    train_generator(make(), 2, runtime, "training")
     resumed = make(seed=0)
-    train_gan(resumed, 3, runtime, "training", runtime.checkpoints.load())
+    train_generator(resumed, 3, runtime, "training", runtime.checkpoints.load())
     whole = make()
-    train_gan(whole, 3, Runtime.create("cpu"), "training")
+    train_generator(whole, 3, Runtime.create("cpu"), "training")
     assert_same(whole, resumed)
 
 

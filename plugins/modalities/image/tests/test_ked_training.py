@@ -21,7 +21,7 @@ from mi_image.ked_training import (
     matching_loss,
     restore_ked,
 )
-from micore.kit.gan_steps import train_gan
+from micore.kit.generator_training import train_generator
 from micore.runtime import Checkpoints, Random, Runtime
 from micore.testing.counting import same
 
@@ -121,10 +121,10 @@ def test_resuming_equals_an_uninterrupted_training() -> None:
 
 def test_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     runtime = Runtime.create("cpu", checkpoints=Checkpoints(tmp_path / "state.safetensors", interval_s=0))
-    train_gan(make(), 2, runtime, "training")
+    train_generator(make(), 2, runtime, "training")
     resumed, whole = make(seed=1), make()
-    train_gan(resumed, 3, runtime, "training", runtime.checkpoints.load())
-    train_gan(whole, 3, Runtime.create("cpu"), "training")
+    train_generator(resumed, 3, runtime, "training", runtime.checkpoints.load())
+    train_generator(whole, 3, Runtime.create("cpu"), "training")
     assert same(resumed.state(), whole.state())
 
 

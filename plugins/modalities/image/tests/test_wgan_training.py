@@ -16,7 +16,7 @@ from mi_image.priors import GanPrior
 from mi_image.wgan_training import SMOKE, gan_state, restore_gan
 from micore.contracts import Prior
 from micore.errors import MiError
-from micore.kit.gan_steps import draw_samples
+from micore.kit.generator_training import draw_samples
 from micore.kit.stages import Stages
 from micore.kit.wgan import WganSettings, WganTraining, gradient_penalty
 from micore.runtime import Checkpoints, Random, Runtime

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mi_audio.mel_networks import MelGenerator, MelReader
 from mi_audio.mel_vae import MelVae, VaeSettings, VaeTraining
 from mi_audio.rendering import Renderer, Scale
-from micore.kit.gan_steps import GanTraining, copied, train_gan
+from micore.kit.generator_training import GeneratorTraining, copied, train_generator
 from micore.kit.latent_objective import Realism, negative_score
 from micore.kit.stages import shared, tensor_digest
 from micore.kit.wgan import WganSettings, WganTraining
@@ -75,7 +75,7 @@ def prior_state(
         scale = Scale.of(spectrograms)
         networks = _networks(kind, arguments, stage)
         training = _training(kind, networks, scale.scaled(spectrograms), settings, stage)
-        train_gan(training, settings.iterations, stage, "training the prior of speech", stage.checkpoints.load())
+        train_generator(training, settings.iterations, stage, "training the prior of speech", stage.checkpoints.load())
         weights = {name: copied(network.state_dict()) for name, network in networks.items()}
         return {"kind": kind, "weights": weights, "scale": scale.state(), "arguments": arguments,
                 "length": waveforms.shape[1]}  # fmt: skip
@@ -124,7 +124,7 @@ def _networks(kind: str, arguments: Mapping[str, int], runtime: Runtime) -> dict
 
 def _training(
     kind: str, networks: Mapping[str, Any], spectrograms: Tensor, settings: Any, runtime: Runtime
-) -> GanTraining:
+) -> GeneratorTraining:
     rng = runtime.rng("speech prior", "training")
     if kind == VAE:
         return VaeTraining(networks["vae"], spectrograms, None, rng, settings, autocast=runtime.autocast)

@@ -23,7 +23,7 @@ from mi_image.classifiers import ImageClassifier
 from mi_image.identity import default_flip
 from mi_image.learners import NETWORKS
 from micore.inputs import InputSpec
-from micore.kit.gan_steps import as_float, copied, moments, restore, train_gan
+from micore.kit.generator_training import as_float, copied, moments, restore, train_generator
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
@@ -93,7 +93,7 @@ def embedding_state(
     def work(stage: Runtime) -> Mapping[str, Any]:
         fit = ImageAdapter(InputSpec(shape=(channels, side, side)))
         training = _Training(_build(arguments, stage), fit, images, labels, settings, stage)
-        train_gan(training, settings.iterations, stage, "training the embedding", stage.checkpoints.load())
+        train_generator(training, settings.iterations, stage, "training the embedding", stage.checkpoints.load())
         return {"arguments": arguments, "weights": copied(training.network.state_dict())}
 
     digests = {"images": tensor_digest(images), "labels": None if labels is None else tensor_digest(labels)}
@@ -117,7 +117,7 @@ def _build(arguments: Mapping[str, Any], runtime: Runtime) -> nn.Module:
 
 
 class _Training:
-    """F's training, step by step (`micore.kit.gan_steps.GanTraining`)."""
+    """F's training, step by step (`micore.kit.generator_training.GeneratorTraining`)."""
 
     def __init__(
         self, network: nn.Module, fit: ImageAdapter, images: Tensor, labels: Tensor | None, settings: EmbeddingSettings,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from micore.kit.gan_steps import copied, moments, restore, train_gan
+from micore.kit.generator_training import copied, moments, restore, train_generator
 from micore.kit.selection import stable_top_k
 from micore.runtime import Runtime
 
@@ -70,7 +70,7 @@ def inverse_state(scores: Tensor, embeddings: Tensor, settings: InverseSettings,
         "dropout": settings.dropout,
     }  # fmt: skip
     training = _Training(_build(arguments, runtime), aligned(scores, settings.kept), embeddings, settings, runtime)
-    train_gan(training, settings.epochs, runtime, "training the inverse network", runtime.checkpoints.load())
+    train_generator(training, settings.epochs, runtime, "training the inverse network", runtime.checkpoints.load())
     return {"arguments": arguments, "weights": copied(training.network.state_dict())}
 
 
@@ -87,7 +87,7 @@ def _build(arguments: Mapping[str, Any], runtime: Runtime) -> InverseNetwork:
 
 
 class _Training:
-    """The inverse network's training; an iteration is an epoch (`micore.kit.gan_steps.GanTraining`)."""
+    """The inverse network's training; an iteration is an epoch (`micore.kit.generator_training.GeneratorTraining`)."""
 
     def __init__(
         self, network: InverseNetwork, inputs: Tensor, embeddings: Tensor, settings: InverseSettings, runtime: Runtime

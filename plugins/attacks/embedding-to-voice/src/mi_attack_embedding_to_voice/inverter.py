@@ -11,7 +11,7 @@ from torch import Tensor
 from mi_attack_embedding_to_voice.public_voices import PublicVoices, cosines
 from mi_audio.mel_vae import Cycle, MelVae, VaeSettings, VaeTraining
 from mi_audio.rendering import Renderer, Scale
-from micore.kit.gan_steps import copied, train_gan
+from micore.kit.generator_training import copied, train_generator
 from micore.runtime import Runtime
 
 __all__ = ["Inverter", "learned"]
@@ -72,7 +72,7 @@ def learned(
         vae, scale.scaled(spectrograms), voices.standardised(voices.prints), runtime.rng("inverter", "training"),
         settings, cycle=cycle, autocast=runtime.autocast,
     )  # fmt: skip
-    train_gan(training, settings.iterations, runtime, "training the inverter", runtime.checkpoints.load())
+    train_generator(training, settings.iterations, runtime, "training the inverter", runtime.checkpoints.load())
     return {"weights": copied(vae.state_dict()), "arguments": arguments, "scale": scale.state()}
 
 

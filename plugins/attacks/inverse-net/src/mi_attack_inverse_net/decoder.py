@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 from mi_attack_inverse_net.batch_statistics import settle_statistics
 from mi_image.dcgan import DcganGenerator
-from micore.kit.gan_steps import Source, copied, descend, moments, restore, train_gan
+from micore.kit.generator_training import Source, copied, descend, moments, restore, train_generator
 from micore.runtime import Runtime
 
 __all__ = ["DecoderSettings", "DecoderTraining", "decoder_state", "restore_decoder"]
@@ -34,7 +34,7 @@ class DecoderSettings:
 
 
 class DecoderTraining:
-    """Steps on random batches (`micore.kit.gan_steps.train_gan` takes them)."""
+    """Steps on random batches (`micore.kit.generator_training.train_generator` takes them)."""
 
     def __init__(
         self, decoder: DcganGenerator, vectors: Tensor, images: Tensor, settings: DecoderSettings, rng: Source
@@ -75,7 +75,7 @@ def decoder_state(vectors: Tensor, images: Tensor, settings: DecoderSettings, ru
                  "width": settings.width}  # fmt: skip
     decoder = runtime.place(_network(arguments, runtime))
     training = DecoderTraining(decoder, vectors, images, settings, runtime.rng("decoder", "training"))
-    train_gan(training, settings.iterations, runtime, "training the decoder", runtime.checkpoints.load())
+    train_generator(training, settings.iterations, runtime, "training the decoder", runtime.checkpoints.load())
     settle_statistics(decoder, vectors)
     return {"weights": copied(decoder.state_dict()), "arguments": arguments}
 

@@ -49,7 +49,7 @@ from mi_image.surrogates import SurrogateSettings, surrogate_states
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
 from micore.errors import DataError
 from micore.kit.case_rows import make_rows, reconstructions, standard_normal, tiled, uniform_draws
-from micore.kit.gan_steps import as_float, copied, train_gan
+from micore.kit.generator_training import as_float, copied, train_generator
 from micore.kit.losses import max_margin
 from micore.kit.row_optimizers import RowAdam
 from micore.kit.search import RowSearch
@@ -218,7 +218,7 @@ class KnowledgeTransfer:
             generator, discriminator, images, target.labels, stage.rng("lokt", "gan"), settings, stage.autocast
         )
         total, saved = config.warm_up + config.iterations, stage.checkpoints.load()
-        train_gan(training, total, stage, "training the target-assisted GAN", saved)
+        train_generator(training, total, stage, "training the target-assisted GAN", saved)
         weights = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
         return {"arguments": arguments, **{name: copied(tensors) for name, tensors in weights.items()}}
 

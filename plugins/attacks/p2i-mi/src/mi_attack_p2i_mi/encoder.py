@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 from mi_attack_p2i_mi.predictions import log_scores
 from mi_image.dcgan import DcganGenerator
-from micore.kit.gan_steps import Source, copied, descend, moments, restore, train_gan
+from micore.kit.generator_training import Source, copied, descend, moments, restore, train_generator
 from micore.runtime import Runtime
 
 __all__ = ["Encoder", "EncoderSettings", "EncoderTraining", "Pairs", "encoder_state", "resized", "restore_encoder"]
@@ -96,7 +96,7 @@ class Pairs:
 
 
 class EncoderTraining:
-    """Steps on random batches (`micore.kit.gan_steps.train_gan` takes them).
+    """Steps on random batches (`micore.kit.generator_training.train_generator` takes them).
 
     The loss is the mean squared error of what the prior makes of the codes, of the encoder's own picture and, with a
     weight, of a sample's codes. Gradients go through the prior, which is the adversary's own.
@@ -159,7 +159,7 @@ def encoder_state(
     encoder = runtime.place(_network(arguments, runtime))
     encoder.fit_scales(pairs.styles)
     training = EncoderTraining(encoder, render, pairs, settings, runtime.rng("encoder", "training"))
-    train_gan(training, settings.iterations, runtime, "training the encoder", runtime.checkpoints.load())
+    train_generator(training, settings.iterations, runtime, "training the encoder", runtime.checkpoints.load())
     return {"weights": copied(encoder.state_dict()), "arguments": arguments}
 
 

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from mi_image.augment import Augmentation
 from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator, require_makeable
-from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_gan
+from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_generator
 from mi_image.identity import default_flip, view_losses
 from mi_image.priors import ConditionalPrior
 from micore.contracts import Case, Config, Forecast, Prepared, Reconstruction, Split
@@ -126,7 +126,7 @@ class PseudoLabelGuided:
         saved = runtime.checkpoints.load()
         members = saved["members"].to(runtime.device) if saved else self._pseudo_labels(target, images, runtime)
         training = self._training(target, images, members, runtime)
-        train_gan(training, self.config.iterations, runtime, "training the conditional GAN", saved)
+        train_generator(training, self.config.iterations, runtime, "training the conditional GAN", saved)
         return Prepared(state={"generator": training.result.state_dict(), "shape": list(images.shape[1:3])})
 
     def run(

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 
 from mi_image.conditional_gan import ConditionalGenerator, ProjectionDiscriminator, require_makeable
-from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_gan
+from mi_image.gan_training import ConditionalGanTraining, GanSettings, train_generator
 from mi_image.priors import ConditionalPrior
 from micore.contracts import Case, Config, Prepared, Reconstruction, Split
 from micore.errors import DataError
@@ -68,7 +68,7 @@ class PriorSamples:
         training = ConditionalGanTraining(
             generator, critic, images, members, runtime.rng("prior-samples", "gan"), settings, autocast=runtime.autocast
         )
-        train_gan(training, config.iterations, runtime, "training the prior", runtime.checkpoints.load())
+        train_generator(training, config.iterations, runtime, "training the prior", runtime.checkpoints.load())
         return Prepared(state={"generator": training.result.state_dict(), "shape": [channels, size]})
 
     def run(

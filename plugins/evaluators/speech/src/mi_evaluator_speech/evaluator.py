@@ -44,7 +44,7 @@ class SpeechConfig(Config):
     """Settings of the evaluator."""
 
     private_clips: int = Field(20, ge=1, description="private clips of each speaker, at most, that are compared with")
-    public_clips: int = Field(100, ge=1, description="public clips, at most, that are compared with")
+    public_clips: int = Field(1000, ge=1, description="public clips, at most, that are compared with")
     batch_size: int = Field(64, ge=1, description="clips at a time")
     resamples: int = Field(2000, ge=1, description="bootstrap resamples behind each interval")
 

@@ -12,7 +12,7 @@ from mi_audio.features import LogMel
 from mi_audio.spectra import long_term
 
 DECIBELS = 10 / math.log(10)
-FRAMES = 100
+FRAMES = 50
 """Of a clip at most, evenly spread: the distance of two clips compares all pairs of them."""
 PAIRS = 1 << 24
 """Pairs of frames at a time."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from mi_audio.mel_networks import MelGenerator, MelReader
-from micore.kit.gan_steps import Source, copied, descend, moments, restore
+from micore.kit.generator_training import Source, copied, descend, moments, restore
 
 __all__ = ["MelVae", "VaeSettings", "VaeTraining"]
 
@@ -55,7 +55,7 @@ class MelVae(nn.Module):
 
 
 class VaeTraining:
-    """Train step by step (`micore.kit.gan_steps.GanTraining`).
+    """Train step by step (`micore.kit.generator_training.GeneratorTraining`).
 
     spectrograms: (N, mels, frames), scaled; conditions: (N, d) or None; cycle: what to say of spectrograms drawn for
     given conditions, None: nothing.

@@ -27,7 +27,7 @@ from torch.optim import Adam
 
 from mi_image.acgan import TacganDiscriminator
 from mi_image.conditional_gan import ConditionalGenerator
-from micore.kit.gan_steps import Source, copied, draw_samples, moments, restore
+from micore.kit.generator_training import Source, copied, draw_samples, moments, restore
 
 __all__ = ["TacganSettings", "TacganTraining", "discriminator_loss", "generator_loss"]
 

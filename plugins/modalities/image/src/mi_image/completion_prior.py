@@ -16,7 +16,7 @@ from mi_image.inpainting_training import Features, InpaintingSettings, inpaintin
 from micore.contracts import Config, Prepared, Split
 from micore.errors import ConfigError, DataError
 from micore.kit.features import features_and_logits
-from micore.kit.gan_steps import as_float
+from micore.kit.generator_training import as_float
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 from micore.target import CountedModule, Target

@@ -25,9 +25,18 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from mi_image.augment import Augmentation
-from micore.kit.gan_steps import Source, as_float, copied, descend, frozen_copy, moments, restore, train_gan
+from micore.kit.generator_training import (
+    Source,
+    as_float,
+    copied,
+    descend,
+    frozen_copy,
+    moments,
+    restore,
+    train_generator,
+)
 
-__all__ = ["ConditionalGanTraining", "GanSettings", "Guidance", "Source", "critic_loss", "train_gan"]
+__all__ = ["ConditionalGanTraining", "GanSettings", "Guidance", "Source", "critic_loss", "train_generator"]
 
 Guidance = Callable[[Tensor, Tensor], Tensor]
 

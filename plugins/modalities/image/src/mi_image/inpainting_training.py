@@ -33,7 +33,7 @@ from torch.optim import Adam
 from mi_image.corruptions import Corruption, paste
 from mi_image.dcgan import WganCritic
 from mi_image.inpainting import InpaintingGenerator, patches, require_completable
-from micore.kit.gan_steps import Source, copied, descend, draw_samples, moments, restore, train_gan
+from micore.kit.generator_training import Source, copied, descend, draw_samples, moments, restore, train_generator
 from micore.kit.wgan import gradient_penalty
 from micore.runtime import Runtime
 
@@ -225,7 +225,9 @@ def inpainting_state(
     training = InpaintingTraining(
         networks, images, corruption, features, runtime.rng("inpainting", "training"), settings, runtime.autocast
     )
-    train_gan(training, settings.iterations, runtime, "training the completion network", runtime.checkpoints.load())
+    train_generator(
+        training, settings.iterations, runtime, "training the completion network", runtime.checkpoints.load()
+    )
     return {"arguments": arguments, **training.state()["networks"]}
 
 

@@ -38,7 +38,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from mi_image.dcgan import DcganGenerator, KedCritic
-from micore.kit.gan_steps import Source, as_float, copied, descend, moments, restore, train_gan
+from micore.kit.generator_training import Source, as_float, copied, descend, moments, restore, train_generator
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 
@@ -217,7 +217,9 @@ def ked_state(images: Tensor, soft_labels: Tensor, settings: KedSettings, runtim
         training = KedTraining(
             generator, critic, images, soft_labels, stage.rng("ked", "gan"), settings, stage.autocast
         )
-        train_gan(training, settings.iterations, stage, "training the inversion-specific GAN", stage.checkpoints.load())
+        train_generator(
+            training, settings.iterations, stage, "training the inversion-specific GAN", stage.checkpoints.load()
+        )
         weights = {"generator": copied(generator.state_dict()), "critic": copied(critic.state_dict())}
         return {**weights, "arguments": arguments}
 

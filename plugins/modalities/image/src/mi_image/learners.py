@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from mi_image.classifiers import ResNet18, SmallCnn, SmallResNet
-from micore.kit.gan_steps import copied
+from micore.kit.generator_training import copied
 from micore.runtime import Runtime
 
 __all__ = ["NETWORKS", "Learners", "build_networks", "learner_arguments"]

@@ -25,7 +25,7 @@ from torch.nn import functional
 from mi_image.classifiers import ImageClassifier
 from mi_image.learners import Learners, build_networks, learner_arguments
 from micore.errors import MiError
-from micore.kit.gan_steps import as_float
+from micore.kit.generator_training import as_float
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 

@@ -33,7 +33,7 @@ from mi_image.augment import Augmentation
 from mi_image.stylegan2 import StyleGan2Generator
 from mi_image.stylegan2_discriminator import Discriminator
 from micore.errors import DataError
-from micore.kit.gan_steps import copied, draw_samples, moments, restore, train_gan
+from micore.kit.generator_training import copied, draw_samples, moments, restore, train_generator
 from micore.runtime import Runtime
 
 __all__ = ["StyleGanSettings", "StyleGanTraining", "r1_penalty", "require_trainable", "train_stylegan"]
@@ -116,7 +116,7 @@ def train_stylegan(
     """
     require_trainable(images)
     training = StyleGanTraining(images.to(runtime.device), settings, runtime)
-    train_gan(training, settings.iterations, runtime, "training the StyleGAN", saved)
+    train_generator(training, settings.iterations, runtime, "training the StyleGAN", saved)
     return training.result()
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from mi_image.augment import Augmentation
 from mi_image.learners import Learners, build_networks, learner_arguments
-from micore.kit.gan_steps import as_float
+from micore.kit.generator_training import as_float
 from micore.runtime import Runtime
 
 __all__ = ["SurrogateSettings", "surrogate_states"]

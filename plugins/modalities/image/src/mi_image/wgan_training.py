@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mi_image.dcgan import DcganGenerator, WganCritic
 from micore.errors import MiError
-from micore.kit.gan_steps import copied, train_gan
+from micore.kit.generator_training import copied, train_generator
 from micore.kit.stages import shared, tensor_digest
 from micore.kit.wgan import WganSettings, WganTraining
 from micore.runtime import Runtime
@@ -67,7 +67,7 @@ def gan_state(images: Tensor, settings: WganSettings, runtime: Runtime) -> Mappi
         generator, critic = (stage.place(network) for network in _networks(arguments, stage))
         stage.maybe_compile(generator)
         training = WganTraining(generator, critic, images, stage.rng("wgan", "training"), settings, stage.autocast)
-        train_gan(training, settings.iterations, stage, "training the public GAN", stage.checkpoints.load())
+        train_generator(training, settings.iterations, stage, "training the public GAN", stage.checkpoints.load())
         return {"generator": copied(generator.state_dict()), "critic": copied(critic.state_dict()),
                 "arguments": arguments}  # fmt: skip
 

@@ -13,8 +13,8 @@ from torch.optim import Adam
 from micore.runtime import Runtime
 
 __all__ = [
-    "GanTraining", "Source", "as_float", "copied", "descend", "draw_samples", "frozen_copy", "moments", "restore",
-    "train_gan",
+    "GeneratorTraining", "Source", "as_float", "copied", "descend", "draw_samples", "frozen_copy", "moments", "restore",
+    "train_generator",
 ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
 
-class GanTraining(Protocol):
+class GeneratorTraining(Protocol):
     """A training that goes step by step, from any state it once had."""
 
     iteration: int
@@ -60,8 +60,8 @@ class GanTraining(Protocol):
         ...
 
 
-def train_gan(
-    training: GanTraining,
+def train_generator(
+    training: GeneratorTraining,
     iterations: int,
     runtime: Runtime,
     description: str,
