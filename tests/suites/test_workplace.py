@@ -88,7 +88,8 @@ def test_a_manifest_that_goes_to_a_worker_changes_in_paths_below_the_place_only(
 def test_arguments_are_relocated() -> None:
     given = ["attack", "--model", "/out/targets/a", "-o", "/out/rows/a/run", "--data", "folder:/out/x", "/outer/x"]
     assert relocated(given, Path("/out"), Path("/scratch/w")) == [
-        "attack", "--model", "/scratch/w/targets/a", "-o", "/scratch/w/rows/a/run", "--data", "folder:/out/x", "/outer/x",
+        "attack", "--model", "/scratch/w/targets/a", "-o", "/scratch/w/rows/a/run", "--data", "folder:/out/x",
+        "/outer/x",
     ]  # fmt: skip
 
 

@@ -19,11 +19,11 @@ def mi_attacks() -> Iterable[AttackSpec]:
         AttackSpec(
             name="map-inversion", target="mi_attack_map_inversion.attack:MapInversion", modality="tabular",
             summary="The sensitive value that is likeliest by its frequency and by the target's errors",
-            paper=BLACK_BOX, goal="attribute", access=Access.LABEL, needs=("public",), status="verified",
+            paper=BLACK_BOX, goal="attribute", access=Access.LABEL, needs=("public",), status="experimental",
         ),
         AttackSpec(
             name="map-inversion-wb", target="mi_attack_map_inversion.white_box:CountInversion", modality="tabular",
             summary="The same, by how many training rows a tree's leaves hold: with counts",
-            paper=WHITE_BOX, goal="attribute", access=Access.WHITE_BOX, status="verified",
+            paper=WHITE_BOX, goal="attribute", access=Access.WHITE_BOX, status="experimental",
         ),
     ]  # fmt: skip
