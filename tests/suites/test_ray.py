@@ -151,6 +151,7 @@ def serially(path: Path, place: Path, home: Path, monkeypatch: pytest.MonkeyPatc
     import mi_toy
 
     registry = Registry.from_plugins({"mi-toy": mi_toy})
+    monkeypatch.delenv("MI_DATA_ROOT", raising=False)
     monkeypatch.setattr(App, "plugins", property(lambda app: registry))
     monkeypatch.setattr(launchers, "call", lambda arguments, log, held=None: in_process(arguments, home))
     return run_suite(registry, path, place)
@@ -159,7 +160,7 @@ def serially(path: Path, place: Path, home: Path, monkeypatch: pytest.MonkeyPatc
 def in_process(arguments: Sequence[str], home: Path) -> Outcome:
     from micore.cli import main
 
-    made = {"MI_HOME": str(home), "TOY_MADE": str(home / "made.txt")}
+    made = {"MI_HOME": str(home), "TOY_MADE": str(home.with_name("made-alone.txt"))}
     result = CliRunner().invoke(main, list(arguments), prog_name="mi", env=made)
     return Outcome(code=result.exit_code, seconds=0.0, error=result.stderr if result.exit_code else None)
 
@@ -182,6 +183,7 @@ def test_twelve_rows_on_two_workers_of_which_one_is_killed(
     assert (tmp_path / "note.done").exists(), "a worker was killed"
     assert [row["status"] for row in document["rows"]] == ["finished"] * 12
     alone = serially(path, tmp_path / "alone", tmp_path / "alone-home", monkeypatch)
+    assert [row["status"] for row in alone["rows"]] == ["finished"] * 12, alone["rows"][0]["error"]
     assert results(place) == results(tmp_path / "alone")
     assert len(results(place)) == 12
     for mine, other in zip(document["rows"], alone["rows"], strict=True):
