@@ -7,7 +7,7 @@ other network says what differs by methods of its own, described by the protocol
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +15,9 @@ from torch.nn import functional
 from micore.inputs import InputSpec
 from micore.records import Samples
 from micore.threat import Access
+
+if TYPE_CHECKING:
+    from micore.runtime import Random
 
 Service = Callable[..., Any]
 """Inputs as the model takes them, and options by name, to one result for each input: a tensor (N, ...) or a list."""
@@ -42,6 +45,14 @@ class HasQuality(Protocol):
 
     def quality(self, inputs: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
         """Return a value for each of the inputs (N, ...) by name, such as an error rate, (N,)."""
+
+
+@runtime_checkable
+class LearnsAtOnce(Protocol):
+    """A network that learns from all data in one go, such as a tree: defenses of steps do not fit it."""
+
+    def learn(self, inputs: Tensor, labels: Tensor, rng: Random) -> None:
+        """Learn from all inputs (N, ...) and their labels (N,)."""
 
 
 @runtime_checkable

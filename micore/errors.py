@@ -121,6 +121,12 @@ class TargetError(MiError):
     exit_code = 14
 
 
+class GateFailed(MiError):  # noqa: N818 - it is the model under test that is at fault
+    """A gate of ``mi report --fail-if`` was not passed; the report is written all the same."""
+
+    exit_code = 15
+
+
 class Interrupted(MiError):  # noqa: N818
     """The user stopped the run; what is done is kept and ``mi resume`` continues."""
 

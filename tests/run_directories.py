@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,20 +179,22 @@ def make_run(
     *,
     judges: Mapping[str, Any] | None = None,
     control: str | None = "prior-samples",
+    modality: Any = None,
+    samples: Callable[[float], Any] = lambda value: torch.full((2, 1), value),
 ) -> Run:
-    """Write a run directory with two samples for every case that has a reconstruction."""
+    """Write a run directory with two samples for every case that has a reconstruction; control samples are of -1."""
     content = dict(document or manifest())
     run = Run.create(directory, {"schema": RUN_SCHEMA, **content})
-    modality: Any = NumberModality()
+    modality = NumberModality() if modality is None else modality
     kept = []
     for case in content["cases"]:
         if case["status"] == "pending":
             continue
         recovered = case["status"] in ("done", "partial")
         row = {**case, "goal": "class", "spending": {}, "shared_spending": {"queries": 0, "gradients": 0}}
-        item = _reconstruction(case, float(case["label"])) if recovered else None
+        item = _reconstruction(case, samples(float(case["label"]))) if recovered else None
         run.write_case(row, item, modality)
-        kept += [_reconstruction(case, -1.0)] if recovered else []
+        kept += [_reconstruction(case, samples(-1.0))] if recovered else []
     run.collect([case["id"] for case in content["cases"]])
     if control and kept:
         run.write_controls(control, kept, modality)
@@ -201,9 +203,9 @@ def make_run(
     return Run.open(directory)
 
 
-def _reconstruction(case: Mapping[str, Any], value: float) -> Reconstruction:
+def _reconstruction(case: Mapping[str, Any], samples: Any) -> Reconstruction:
     return Reconstruction(
         case=Case(id=case["id"], goal="class", label=case["label"]),
-        samples=torch.full((2, 1), value),
+        samples=samples,
         scores=torch.zeros(2),
     )

@@ -24,7 +24,7 @@ PLUGINS = sorted(file.parent for file in ROOT.glob("plugins/*/*/pyproject.toml")
 KINDS = {
     "attacks": "attack", "defenses": "defense", "evaluators": "evaluator", "modalities": "modality", "models": "model",
 }  # fmt: skip
-DISTRIBUTIONS = {"PIL": "pillow", "markupsafe": "jinja2", "pydantic_core": "pydantic"}
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "markupsafe": "jinja2", "pydantic_core": "pydantic"}
 """Of imports that are called otherwise, or that another distribution's interface consists of."""
 
 HEAVY = {"torch", "numpy", "pydantic", "PIL", "safetensors", "accelerate", "jinja2"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -22,15 +22,46 @@ RANGES = {"image": ("0.0", "1.0"), "audio": ("-1.0", "1.0")}
 SUFFIX = ".tmpl"
 Parts = tuple[str, ...]
 
+TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "attack": dict.fromkeys(RANGES, ("attack",)),
+    "defense": dict.fromkeys(RANGES, ("defense",)),
+    "evaluator": dict.fromkeys(RANGES, ("evaluator",)),
+    "model": {name: ("model", f"model-{name}") for name in ("image", "audio", "text")},
+    "dataset": {
+        "image": ("dataset", "dataset-samples", "dataset-image"),
+        "audio": ("dataset", "dataset-samples", "dataset-audio"),
+        "text": ("dataset", "dataset-text"),
+        "graph": ("dataset", "dataset-graph"),
+    },
+    "modality": {"": ("modality",)},
+}
+"""The folders of templates for each kind and modality; of files with one name the last counts."""
+
+BUILT_ON = ("text", "graph")
+"""Modalities whose own package a model or data set imports; of the others they need torch alone."""
+
+SUMMARIES = {
+    "image": "Drawn bars, turned by another angle for each class",
+    "audio": "Drawn tones, at another pitch for each class",
+    "text": "Made sentences with words of their own for each class",
+    "graph": "A drawn graph, whose nodes of one class are joined more often",
+}
+"""What a new data set consists of."""
+
 
 @click.command()
-@click.argument("kind", type=click.Choice(["attack", "defense", "evaluator"]))
+@click.argument("kind", type=click.Choice(list(TEMPLATES)))
 @click.argument("name")
 @click.option("--directory", type=click.Path(path_type=Path), default=Path(), help="Where to make the folder NAME.")
-@click.option("--modality", type=click.Choice(list(RANGES)), default="image", help="What it works on.")
+@click.option(
+    "--modality", type=click.Choice(list(SUMMARIES)), default="image", help="What it works on; not for a modality."
+)
 @click.pass_obj
 def command(app: App, *, kind: str, name: str, directory: Path, modality: str) -> None:
-    """Write an installable package with a working attack, defense or evaluator called NAME."""
+    """Write an installable package with a working plugin called NAME.
+
+    KIND: attack, defense, evaluator, model, dataset or modality.
+    """
     place = create(kind, name, directory, modality)
     app.result(str(place))
     app.say(f"next: pip install -e {shlex.quote(str(place))} && mi check {name}")
@@ -39,8 +70,9 @@ def command(app: App, *, kind: str, name: str, directory: Path, modality: str) -
 def create(kind: str, name: str, directory: Path, modality: str = "image") -> Path:
     """Write the package to ``directory/name``, whole or not at all, and return its path.
 
-    Raises: UsageError for a bad name or a place that is taken; StorageError.
+    Raises: UsageError for a bad name, a place that is taken, or a modality without a template; StorageError.
     """
+    folders = _folders(kind, modality)
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot be a plugin's name", hint="it must be like my-name")
     place = directory / name
@@ -48,7 +80,7 @@ def create(kind: str, name: str, directory: Path, modality: str = "image") -> Pa
         raise UsageError(f"{place} already exists", hint="choose another name or --directory")
     unfinished = directory / f".{name}.part"
     try:
-        _write(unfinished, kind, words(kind, name, modality))
+        _write(unfinished, folders, words(kind, name, modality))
         unfinished.rename(place)
     except OSError as error:
         message = f"cannot write {place}: {error.strerror or error}"
@@ -58,30 +90,54 @@ def create(kind: str, name: str, directory: Path, modality: str = "image") -> Pa
     return place
 
 
+def _folders(kind: str, modality: str) -> tuple[str, ...]:
+    """Return the folders of templates that a package is made of, beside the shared one."""
+    offered = TEMPLATES[kind]
+    if kind == "modality":
+        return offered[""]
+    if modality not in offered:
+        raise UsageError(f"mi new {kind} has no template for {modality}", hint=f"it has: {', '.join(offered)}")
+    return offered[modality]
+
+
 def words(kind: str, name: str, modality: str) -> dict[str, str]:
     """Return what the templates' placeholders stand for."""
     class_name = "".join(part.capitalize() for part in name.split("-"))
     if not class_name[0].isalpha():
         class_name = kind.capitalize() + class_name
-    low, high = RANGES[modality]
-    distribution = f"mi-{kind}-{name}"
+    low, high = RANGES.get(modality, ("", ""))
+    is_modality = kind == "modality"
+    entry_point = name if is_modality else f"{kind}-{name}"
     return {
         "kind": kind, "name": name, "modality": modality, "low": low, "high": high,
-        "distribution": distribution, "package": distribution.replace("-", "_"),
-        "title": name.replace("-", " ").capitalize(),
-        "class_name": class_name, "config_name": f"{class_name}Config",
-        "core_requirement": _requirement(__version__),
+        "distribution": f"mi-{entry_point}", "package": f"mi_{entry_point}".replace("-", "_"),
+        "entry_point": entry_point, "title": name.replace("-", " ").capitalize(),
+        "class_name": class_name, "config_name": f"{class_name}Config", "summary": SUMMARIES[modality],
+        **_dependencies(kind, modality),
     }  # fmt: skip
 
 
-def _requirement(version: str) -> str:
-    """Return the range of versions with this one's interface, such as ``micore>=0.1,<0.2``."""
+def _dependencies(kind: str, modality: str) -> dict[str, str]:
+    """Return what the package needs, and its tests need: the checks run on the toy problem of its modality."""
+    core, own = _requirement("micore", __version__), _requirement(f"mi-{modality}", __version__)
+    uses_modality = kind in ("model", "dataset") and modality in BUILT_ON
+    needed = [core, *([own] if uses_modality else []), *(["pydantic>=2.7"] if kind != "model" else []), "torch>=2.11"]
+    tests = ["pytest>=8", *([] if uses_modality or kind == "modality" else [own])]
+    return {"dependencies": _quoted(needed), "test_dependencies": _quoted(tests)}
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    return ", ".join(f'"{text}"' for text in texts)
+
+
+def _requirement(name: str, version: str) -> str:
+    """Return a package with the range of versions with this one's interface, such as ``micore>=0.1,<0.2``."""
     major, minor = (int(part) for part in re.findall(r"\d+", version)[:2])
-    return f"micore>={major}.{minor},<{major}.{minor + 1}" if major == 0 else f"micore>={major},<{major + 1}"
+    return f"{name}>={major}.{minor},<{major}.{minor + 1}" if major == 0 else f"{name}>={major},<{major + 1}"
 
 
-def _write(place: Path, kind: str, values: Mapping[str, str]) -> None:
-    for folder in ("shared", kind):
+def _write(place: Path, folders: Iterable[str], values: Mapping[str, str]) -> None:
+    for folder in ("shared", *folders):
         for parts, template in _templates(files("micore") / "templates" / folder):
             path = place.joinpath(*(values["package"] if part == "package" else part for part in parts))
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from micore.answers import HasTask
+from micore.answers import HasTask, LearnsAtOnce
 from micore.contracts import Config, Defense, Samples, Split
 from micore.errors import ModelError
 from micore.runtime import Random, Runtime
@@ -105,6 +105,10 @@ def placed(samples: Samples, runtime: Runtime) -> Samples:
     return samples.to(runtime.device) if isinstance(samples, Tensor) else samples
 
 
+OF_STEPS = ("adapt_training", "adapt_inputs", "training_loss", "begin")
+"""What defenses do to the steps of a training."""
+
+
 class TrainingBatch:
     """One step's data; the forward pass is made once, when a loss first asks for it.
 
@@ -180,7 +184,7 @@ class Trainer:
         self.validation = validation
         self.public = public
         self.sampler: Sampler = shuffled
-        self._best: Mapping[str, Any] = {"quality": -math.inf, "epoch": 0, "module": {}}
+        self._best: dict[str, Any] = {"quality": -math.inf, "epoch": 0, "module": {}}
         for defense in self.defenses:
             self.split = defense.adapt_data(self.split)
         self.steps_per_epoch = max(1, -(-len(self.split) // config.batch_size))
@@ -207,10 +211,13 @@ class Trainer:
         return torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.config.epochs * self.steps_per_epoch)
 
     def fit(self) -> None:
-        """Train to the last epoch, from the saved state if there is one.
+        """Train to the last epoch, from the saved state if there is one; a network that learns at once, once.
 
-        Raises: ModelError when the loss stops being finite.
+        Raises: ModelError when the loss stops being finite, or a defense of steps meets a network that makes none.
         """
+        if isinstance(self.module, LearnsAtOnce):
+            self._learn_at_once(self.module)
+            return
         first = self._resume()
         if first == 0:
             with self.runtime.seeded(self.purpose, "begin"):
@@ -225,6 +232,18 @@ class Trainer:
                 self.runtime.checkpoints.offer(partial(self._state, epoch + 1))
         if self.validation is not None:
             self.module.load_state_dict(self._best["module"])
+
+    def _learn_at_once(self, module: LearnsAtOnce) -> None:
+        for defense in self.defenses:
+            if any(getattr(type(defense), name) is not getattr(Defense, name) for name in OF_STEPS):
+                raise ModelError(
+                    f"{type(defense).__name__} changes the steps of a training, and this model learns at once",
+                    hint="a network that is trained in steps, or a defense of the answers",
+                )
+        samples = placed(self.split.take(torch.arange(len(self.split))), self.runtime)
+        labels = _labels(self.split).to(self.runtime.device)
+        module.learn(self.adapter(samples).to(self.runtime.device), labels, self.runtime.rng(self.purpose, "learn"))
+        self._best["epoch"] = self.config.epochs
 
     @property
     def kept_epoch(self) -> int:

@@ -1,10 +1,11 @@
-"""Reports of runs: JSON, Markdown and one self-contained HTML file.
+"""Reports of runs: JSON, Markdown, CSV, JUnit and one self-contained HTML file.
 
 This module imports nothing of `micore.runs`, which imports it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from micore.errors import UsageError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "document", "render", "write_report"]
 
-FORMATS = ("html", "markdown", "json")
+FORMATS = ("html", "markdown", "json", "csv", "junit")
 
 
 def document(run: Run) -> dict[str, Any]:
@@ -37,13 +38,17 @@ def render(
     dataset: Dataset | None = None,
     show_private: bool = False,
     redact: bool = False,
+    evidence: bool = True,
+    gates: Sequence[str] = (),
 ) -> str:
-    """Return the report as ``html``, ``markdown`` or ``json``; only HTML holds samples.
+    """Return the report as ``html``, ``markdown``, ``json``, ``csv`` or ``junit``; only HTML holds samples.
 
     modality: shows the samples, without it there are none; dataset: where the private samples come
-    from that ``show_private`` puts beside the recovered ones; ``redact`` leaves out every sample.
+    from that ``show_private`` puts beside the recovered ones; ``redact`` leaves out every sample,
+    ``evidence=False`` what the adversary held of each case;
+    gates: conditions such as ``accuracy > floor + 0.1``, each a test case of JUnit.
 
-    Raises: UsageError for an unknown format; RunError when the run directory is damaged.
+    Raises: UsageError for an unknown format or gate; RunError when the run directory is damaged.
     """
     if format not in FORMATS:
         raise UsageError(f"unknown report format {format!r}", hint="one of " + ", ".join(FORMATS))
@@ -52,15 +57,28 @@ def render(
         import json
 
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if format != "html":
+        return _plain(content, format, gates)
+    from micore.report.gallery import pictures
+    from micore.report.html import to_html
+
+    shown = pictures(run, modality, dataset if show_private else None, redact=redact, evidence=evidence)
+    return to_html(content, shown)
+
+
+def _plain(content: dict[str, Any], format: str, gates: Sequence[str]) -> str:
     if format == "markdown":
         from micore.report.markdown import to_markdown
 
         return to_markdown(content)
-    from micore.report.gallery import pictures
-    from micore.report.html import to_html
+    if format == "csv":
+        from micore.report.rows import to_csv
 
-    shown = pictures(run, modality, dataset if show_private else None, redact=redact)
-    return to_html(content, shown)
+        return to_csv(content)
+    from micore.report.gates import check_gates
+    from micore.report.junit import to_junit
+
+    return to_junit(content, check_gates(content, gates))
 
 
 def write_report(run: Run, modality: Modality | None, dataset: Dataset | None, *, show_private: bool = False) -> None:

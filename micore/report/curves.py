@@ -25,7 +25,8 @@ ORDERS = 20
 def curves(run: Run, found: Sequence[Finding]) -> list[Document]:
     """Return a curve for each figure whose attack has earlier stands, from the first to what it gave in the end.
 
-    A point has the queries of the whole run at that stand, and the value with its interval.
+    A point has the number of its stand (its step; None for the end), the queries of the whole run at that stand, and
+    the value with its interval.
     """
     from micore.runs.subjects import ATTACK
 
@@ -37,12 +38,12 @@ def curves(run: Run, found: Sequence[Finding]) -> list[Document]:
         earlier = stands.get((item.evaluator, item.name), {})
         if not earlier or item.attack is None:
             continue
-        points = [_point(spent[index], earlier[index]) for index in sorted(earlier) if index < len(spent)]
+        points = [_point(spent[index], earlier[index], index + 1) for index in sorted(earlier) if index < len(spent)]
         floor = item.highest_floor
         rows.append(
             {
                 "name": item.name, "evaluator": item.evaluator, "unit": item.unit, "direction": item.direction,
-                "points": [*points, _point(_total(run), item.subjects[ATTACK])],
+                "points": [*points, _point(_total(run), item.subjects[ATTACK], None)],
                 "floor": {"name": floor.subject, "value": finite(floor.value)} if floor else None,
             }
         )  # fmt: skip
@@ -84,10 +85,10 @@ def _total(run: Run) -> int:
     return total
 
 
-def _point(queries: int, item: Measurement) -> Document:
+def _point(queries: int, item: Measurement, step: int | None) -> Document:
     bounds = item.interval
     return {
-        "queries": queries, "value": finite(item.value),
+        "step": step, "queries": queries, "value": finite(item.value),
         "low": finite(bounds.low) if bounds else None, "high": finite(bounds.high) if bounds else None,
     }  # fmt: skip
 

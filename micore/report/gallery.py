@@ -37,10 +37,13 @@ class Gallery:
     reason: str | None = None
 
 
-def pictures(run: Run, modality: Modality | None, private_data: Dataset | None, *, redact: bool) -> Gallery:
+def pictures(
+    run: Run, modality: Modality | None, private_data: Dataset | None, *, redact: bool, evidence: bool = True
+) -> Gallery:
     """Show the first samples of the first cases, in the run's order and not by how good they are.
 
-    private_data: given only when a person asked for private samples.
+    private_data: given only when a person asked for private samples; evidence: show what the adversary held of each
+    case, which is often private as well.
     """
     if redact:
         return _nothing("Samples are left out of this report; the run directory still holds them.")
@@ -49,7 +52,7 @@ def pictures(run: Run, modality: Modality | None, private_data: Dataset | None, 
     recovered = run.reconstructions(modality)
     if not recovered:
         return _nothing("There is nothing to show: no case has a reconstruction.")
-    stored = run.controls(modality)
+    stored = {name: items for name, items in run.controls(modality).items() if evidence or name != EVIDENCE}
     controls = {name: {item.case.id: item for item in items} for name, items in stored.items()}
     exhibits = [_exhibit(run, item, controls, modality, private_data) for item in recovered[:MAX_CASES]]
     columns = list(dict.fromkeys(name for exhibit in exhibits for name in exhibit.fragments))
@@ -64,7 +67,7 @@ def _nothing(reason: str) -> Gallery:
 def _reason(private_data: Dataset | None, columns: Sequence[str]) -> str | None:
     if private_data is not None:
         return None if "private" in columns else "No private sample belongs to these cases."
-    text = "Private samples are not shown; `mi report --show-private` puts them beside these."
+    text = "Private samples are not shown; mi report --show-private puts them beside these."
     if EVIDENCE in columns:
         text += " What the adversary held of each is shown: with the samples it is private, too."
     return text

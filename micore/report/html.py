@@ -1,7 +1,12 @@
-"""The report as one HTML file: no script, nothing loaded from anywhere, light and dark, printable."""
+"""The report as one HTML file: nothing loaded from anywhere, light and dark, printable.
+
+Its one script sorts tables. The page's policy names the script by its hash, so that no other one can run.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +19,7 @@ from micore import __version__
 from micore.report import facts, figures, statements
 from micore.report.curves import drawing
 from micore.report.gallery import Gallery
+from micore.report.words import DIRECTIONS
 
 Document = Mapping[str, Any]
 
@@ -23,10 +29,27 @@ MARGIN = 8.0
 
 def to_html(report: Document, gallery: Gallery) -> str:
     """Render a report document with the samples of a gallery, whose fragments are the modality's HTML."""
+    script = _script()
     return _template().render(
         report=report, gallery=gallery, facts=facts, statements=statements, interval=figures.interval,
         number=figures.number, share=figures.share, plot=plot, curve=curve, trusted=Markup, version=__version__,
+        exact=exact, script=script, script_hash=policy_hash(script), directions=DIRECTIONS,
     )  # fmt: skip
+
+
+def exact(value: float | None) -> str:
+    """Write a value for sorting; nothing for what is unknown."""
+    return "" if value is None else repr(value)
+
+
+def policy_hash(script: str) -> str:
+    """Return the source by which a Content-Security-Policy allows this inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@cache
+def _script() -> str:
+    return Path(__file__).with_name("sort.js").read_text(encoding="utf-8")
 
 
 @cache

@@ -81,13 +81,19 @@ def _result(row: Document, names: Sequence[str]) -> list[object]:
 def _curves(curves: Sequence[Document]) -> Iterator[str]:
     if not curves:
         return
-    yield "## Recovery over queries"
+    yield "## Recovery over steps and queries"
     rows = [
-        (row["name"], row["evaluator"], f"{point['queries']:,}", figure({**point, "interval": _bounds(point)}))
+        (
+            row["name"],
+            row["evaluator"],
+            point["step"] or "end",
+            f"{point['queries']:,}",
+            figure({**point, "interval": _bounds(point)}),
+        )
         for row in curves
         for point in row["points"]
     ]
-    yield table(("measurement", "evaluator", "queries", "value"), rows)
+    yield table(("measurement", "evaluator", "step", "queries", "value"), rows)
 
 
 def _bounds(point: Document) -> Document | None:

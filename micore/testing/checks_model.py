@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from micore.answers import LearnsAtOnce
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.kit.features import features_and_logits
@@ -100,6 +101,8 @@ def global_generators_are_untouched(bench: ModelBench) -> None:
 def gradients_flow(bench: ModelBench) -> None:
     """White-box attacks follow the gradient of the input, training that of the parameters."""
     module, inputs = bench.build().train(), bench.inputs().requires_grad_(True)
+    if isinstance(module, LearnsAtOnce):
+        skip("learns at once, without gradients")
     with bench.runtime().seeded("training"):
         functional.cross_entropy(module(inputs), torch.arange(BATCH) % N_CLASSES).backward()
     reached = inputs.grad is not None and bool(inputs.grad.isfinite().all()) and bool(inputs.grad.any())
@@ -126,6 +129,8 @@ def weights_fit_a_rebuilt_model(bench: ModelBench) -> None:
 def has_penultimate_features(bench: ModelBench) -> None:
     """Attacks, defenses and evaluators read what goes into the last linear layer."""
     module = bench.build()
+    if isinstance(module, LearnsAtOnce):
+        skip("learns at once; it need not have layers")
     with torch.no_grad():
         features, logits = features_and_logits(module, bench.inputs())
     require(features.ndim == 2 and len(features) == BATCH, f"penultimate features {tuple(features.shape)}")

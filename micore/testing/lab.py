@@ -11,6 +11,7 @@ from torch import nn
 
 from micore.answers import input_of, is_trained
 from micore.artifacts import Bundle, Card, PluginUse
+from micore.cli.quickstart import FIRST
 from micore.contracts import Case, Defense, EvaluatorModel, HasObservations, Modality, ModelBuilder, Split
 from micore.defending import labelled_public
 from micore.inputs import InputSpec
@@ -55,7 +56,8 @@ class Lab:
         is none.
         """
         installed = [entry.spec.name for entry in self.registry.entries("modality")]
-        names = installed if modality == ANY else [modality]
+        # a plugin for any modality is tried on the one that is shown first, where it is there
+        names = sorted(installed, key=lambda name: name != FIRST) if modality == ANY else [modality]
         for role in roles or (None,):
             for setting in (item for name in names for item in self._offered(name)):
                 if (not goals or set(goals) & set(setting.goals)) and role in (None, setting.role):

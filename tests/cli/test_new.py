@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from packaging.requirements import Requirement
 from torch import Tensor, nn
 
-from micore.cli.new import create
+from micore.cli.new import TEMPLATES, create
 from micore.contracts import Case, Reconstruction, Reference, Subject
 from micore.errors import BudgetExceeded, DataError, StorageError, UsageError
 from micore.inputs import InputSpec
@@ -25,6 +28,12 @@ from micore.threat import Access, Budget, Ledger
 
 Mi = Callable[..., Result]
 KINDS = ("attack", "defense", "evaluator")
+"""With a config, and checked on the toy problem of the core."""
+
+OTHERS = [(kind, modality) for kind in ("model", "dataset") for modality in TEMPLATES[kind]]
+"""Checked on the toy problem of their modality."""
+
+FILES = {"image": ("dataset.py", "samples.py"), "audio": ("dataset.py", "samples.py")}
 CASES = [Case(id=f"class-{label}", goal="class", label=label) for label in range(3)]
 
 
@@ -32,7 +41,7 @@ CASES = [Case(id=f"class-{label}", goal="class", label=label) for label in range
 def made(mi: Mi, site: Any, tmp_path: Path) -> Callable[..., Any]:
     """Make a package, install it as pip would, and load what it offers."""
 
-    def make(kind: str, name: str = "my-own", modality: str = "image", toy: bool = False) -> Any:
+    def make(kind: str, name: str = "my-own", modality: str = "image", toy: str | None = None) -> Any:
         result = mi("new", kind, name, "--directory", str(tmp_path), "--modality", modality)
         assert result.exit_code == 0, result.stderr
         place = tmp_path / name
@@ -43,7 +52,7 @@ def made(mi: Mi, site: Any, tmp_path: Path) -> Callable[..., Any]:
         if toy:
             plugin = place / "src" / module.replace(".", "/")
             described = plugin.with_suffix(".py")
-            described.write_text(described.read_text().replace('modality="image"', 'modality="toy"'))
+            described.write_text(described.read_text().replace('modality="image"', f'modality="{toy}"'))
         for file in (place / "src").iterdir():
             file.rename(site.path / file.name)
         entry = f"[micore]\n{entry_point} = {module}\n"
@@ -73,7 +82,7 @@ def test_files(tmp_path: Path, kind: str) -> None:
     package = f"mi_{kind}_my_own"
     assert sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()) == [
         "README.md", "pyproject.toml", f"src/{package}/__init__.py", f"src/{package}/{kind}.py",
-        f"src/{package}/plugin.py", "tests/test_conformance.py",
+        f"src/{package}/plugin.py", f"src/{package}/py.typed", "tests/test_conformance.py",
     ]  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["my-own"]
     assert not [path for path in place.rglob("*") if path.is_file() and "$" in path.read_text()]
@@ -93,13 +102,39 @@ def test_existing_directory_is_left_alone(mi: Mi, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "already exists" in result.stderr
     assert list((tmp_path / "mine").iterdir()) == []
-    assert mi("new", "model", "mine").exit_code == 2
+
+
+def test_modality_without_a_template(mi: Mi, tmp_path: Path) -> None:
+    result = mi("new", "model", "mine", "--directory", str(tmp_path), "--modality", "graph")
+    assert result.exit_code == 2
+    assert "mi new model has no template for graph" in result.stderr
+    assert "it has: image, audio, text" in result.stderr
+    assert mi("new", "source", "mine").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         create("attack", "mine", tmp_path / "file")
+
+
+@pytest.mark.parametrize(("kind", "modality"), OTHERS)
+def test_files_of_data_and_models(tmp_path: Path, kind: str, modality: str) -> None:
+    place = create(kind, "my-own", tmp_path, modality)
+    package = place / "src" / f"mi_{kind}_my_own"
+    own = FILES.get(modality, ("dataset.py",)) if kind == "dataset" else ("model.py",)
+    assert {path.name for path in package.iterdir()} == {"__init__.py", "plugin.py", "py.typed", *own}
+    assert not [path for path in place.rglob("*") if path.is_file() and "$" in path.read_text()]
+    project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
+    imported = {name.partition(".")[0] for path in package.glob("*.py") for name in _imports(path)}
+    assert {Requirement(text).name.replace("-", "_") for text in project["dependencies"]} == imported - {package.name}
+
+
+def _imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, without the standard library."""
+    found = re.findall(r"^(?:from|import) ([\w.]+)(?: import .*)?$", path.read_text(), flags=re.MULTILINE)
+    return {name for name in found if name.partition(".")[0] not in sys.stdlib_module_names}
 
 
 # --- the code that is written ---------------------------------------------------------------------
@@ -240,8 +275,42 @@ def test_package_passes_conformance(made: Callable[..., Any], site: Any, kind: s
     from micore.testing import check_plugin
 
     site.install("mi-toys", TOYS)
-    made(kind, toy=True)
+    made(kind, toy="toy")
     report = check_plugin(kind, "my-own")
     assert report.passed, report.text()
     assert "skipped plugin-imports" not in report.text()
     assert "is not installed" not in report.text()
+
+
+@pytest.mark.parametrize(("kind", "modality"), OTHERS)
+def test_data_and_models_pass_conformance(made: Callable[..., Any], kind: str, modality: str) -> None:
+    from micore.testing import check_plugin
+
+    made(kind, modality=modality)
+    report = check_plugin(kind, "my-own")
+    assert report.passed, report.text()
+    assert [row.check for row in report.rows if row.status == "skipped"] == []
+
+
+ROWS = [("modality", "rows"), ("dataset", "rows-patterns"), ("model", "rows-perceptron"), ("model", "rows-linear")]
+
+
+def test_modality_and_what_is_built_on_it(made: Callable[..., Any], mi: Mi, tmp_path: Path) -> None:
+    """A new modality is short of nothing: it is checked, trained on, attacked and judged."""
+    from micore.testing import Lab, check_plugin
+
+    implementation = made("modality", "rows")
+    assert implementation.__module__ == "mi_rows.modality"
+    made("attack", "climb", modality="image", toy="rows")
+    registry = Registry.discover()
+    lab = Lab(registry)
+    for kind, name in [*ROWS, ("attack", "climb")]:
+        report = check_plugin(kind, name, registry=registry, lab=lab)
+        assert report.passed, report.text()
+        assert [row.check for row in report.rows if row.status == "skipped" and kind != "attack"] == []
+    target, run = str(tmp_path / "target.safetensors"), str(tmp_path / "run")
+    trained = mi("train", "--data", "rows-patterns", "--model", "rows-perceptron", "-o", target, "-p", "epochs=8")
+    assert trained.exit_code == 0, trained.stderr
+    attacked = mi("attack", "--plugin", "climb", "--model", target, "--preset", "smoke", "-o", run)
+    assert attacked.exit_code == 0, attacked.stderr
+    assert "accuracy" in attacked.output

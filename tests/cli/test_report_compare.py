@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from micore.cli.app import App
-from micore.errors import RunError, UsageError
+from micore.errors import GateFailed, RunError, UsageError
 from micore.hookspecs import hookimpl
 from micore.registry import Registry
 from micore.runs import Run
@@ -108,6 +108,18 @@ def test_report_renders_without_modality_and_data(mi: Mi, run: Run, tmp_path: Pa
     assert "plugin of their modality is not installed" in page.read_text()
 
 
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [("none", ()), ("recovered", ("3.0",)), ("evidence", ("3.0", "-1.0")), ("private", ("3.0", "-1.0", "300.0"))],
+)
+def test_each_level_shows_more_samples(mi: Mi, tmp_path: Path, level: str, shown: tuple[str, ...]) -> None:
+    run, page = make_run(tmp_path / "run", control="evidence"), tmp_path / "a.html"
+    assert mi("report", str(run.directory), "--html", str(page), "--samples", level).exit_code == 0
+    found = [value for value in ("3.0", "-1.0", "300.0") if f"[[{value}]" in page.read_text()]
+    assert found == list(shown)
+
+
 @pytest.mark.usefixtures("no_plugins")
 def test_a_redacted_report_needs_no_plugin(mi: Mi, run: Run, tmp_path: Path) -> None:
     page = tmp_path / "a.html"
@@ -117,9 +129,46 @@ def test_a_redacted_report_needs_no_plugin(mi: Mi, run: Run, tmp_path: Path) -> 
     assert 'class="numbers"' not in page.read_text()
 
 
+@pytest.mark.usefixtures("no_plugins")
+def test_a_failed_gate_has_an_exit_code_of_its_own_and_all_files(mi: Mi, run: Run, tmp_path: Path) -> None:
+    table, xml = tmp_path / "a.csv", tmp_path / "a.xml"
+    files = ("--csv", str(table), "--junit", str(xml))
+    result = mi("report", str(run.directory), *files, "--fail-if", "accuracy > floor", "--fail-if", "accuracy > 0.9")
+    assert result.exit_code == GateFailed.exit_code == 15
+    assert result.stdout.splitlines() == [
+        "passed: the attack came to its end (finished)",
+        "failed: accuracy > floor (accuracy@1 by accuracy@1234: 0.6 is > 0.1)",
+        "passed: accuracy > 0.9 (accuracy@1 by accuracy@1234: 0.6 is not > 0.9)",
+    ]
+    assert "1 of 3 gates not passed: accuracy > floor" in result.stderr
+    assert table.read_text().startswith("name,evaluator,subject,value,")
+    assert xml.read_text().count("<testcase") == 3
+
+
+@pytest.mark.usefixtures("no_plugins")
+def test_gates_that_pass_end_well(mi: Mi, run: Run) -> None:
+    result = mi("report", str(run.directory), "--json", "--fail-if", "accuracy > 0.9")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [gate["status"] for gate in json.loads(result.stdout)["gates"]] == ["passed", "passed"]
+
+
+def test_a_gate_that_cannot_be_read_writes_nothing(mi: Mi, run: Run, tmp_path: Path) -> None:
+    xml = tmp_path / "a.xml"
+    result = mi("report", str(run.directory), "--junit", str(xml), "--fail-if", "acuracy > 0.9")
+    assert result.exit_code == UsageError.exit_code
+    assert "it has accuracy@1" in result.stderr
+    assert not xml.exists()
+
+
 def test_options_that_contradict_each_other(mi: Mi, run: Run, tmp_path: Path) -> None:
     page = str(tmp_path / "a.html")
-    for options in (["--redact"], ["--show-private"], ["--html", page, "--redact", "--show-private"]):
+    for options in (
+        ["--redact"],
+        ["--show-private"],
+        ["--html", page, "--redact", "--show-private"],
+        ["--samples", "none"],
+        ["--html", page, "--redact", "--samples", "recovered"],
+    ):
         assert mi("report", str(run.directory), *options).exit_code == UsageError.exit_code
     assert not Path(page).exists()
 

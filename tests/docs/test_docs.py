@@ -207,6 +207,13 @@ def test_python_examples_run(page: Path, quick: Path) -> None:
         _check_manifest(json.loads(manifest.read_text(encoding="utf-8")))
 
 
+def test_attack_of_the_tutorial_is_that_of_the_example() -> None:
+    attack = DOCS / "examples" / "third-party" / "src" / "acme_inversion" / "attack.py"
+    text = attack.read_text(encoding="utf-8")
+    assert text in _blocks(DOCS / "tutorial" / "write-an-attack.md", "python")
+    assert len(text.splitlines()) <= 60
+
+
 def _check_manifest(manifest: dict[str, Any]) -> None:
     """Every field of a manifest, and of its larger parts, has a place in its reference page."""
     text = (DOCS / "reference" / "run-directory.md").read_text(encoding="utf-8")

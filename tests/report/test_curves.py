@@ -42,6 +42,7 @@ def run(tmp_path: Path) -> Run:
 def test_a_point_has_the_queries_of_the_whole_run(run):
     (found,) = curves(run, findings(run))
     assert [point["queries"] for point in found["points"]] == [10 + 20 + 30, 10 + 40 + 70, 130]
+    assert [point["step"] for point in found["points"]] == [1, 2, None]
     assert [point["value"] for point in found["points"]] == [0.2, 0.4, 0.6]
     assert [point["low"] for point in found["points"]] == [0.1, None, pytest.approx(0.55)]
     assert found["floor"] == {"name": "prior-samples", "value": 0.1}
@@ -54,7 +55,7 @@ def test_stands_are_no_columns(run):
 def test_a_run_without_stands_has_no_curve(tmp_path):
     plain = make_run(tmp_path / "plain", measurements=figures())
     assert curves(plain, findings(plain)) == []
-    assert "Recovery over queries" not in to_markdown(build(plain))
+    assert "Recovery over steps and queries" not in to_markdown(build(plain))
 
 
 def test_reports_have_the_curve(run):
@@ -62,7 +63,7 @@ def test_reports_have_the_curve(run):
 
     report = build(run)
     text = to_markdown(report)
-    assert "## Recovery over queries" in text
+    assert "## Recovery over steps and queries" in text
     assert "| 120 |" in text
     page = to_html(report, Gallery(columns=[], exhibits=[], total=0))
     assert "0.200 at 60" in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -433,9 +435,9 @@ def test_names_from_outside_cannot_become_markup(tmp_path: Path) -> None:
     items = figures(per_case={"class-0": 1.0})
     run = make_run(tmp_path / "run", content, [*items, measurement(name=evil, evaluator=evil)])
     page = render(run, "html", modality=MODALITY)
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert "script" not in Page(page).tags
+    assert Page(page).tags.count("script") == 1
     text = render(run, "markdown")
     assert "<script" not in text
     assert not re.search(r"(?<!\\)!\[x\](?!\\)\(", text.replace("\\[", "").replace("\\]", ""))
@@ -445,11 +447,13 @@ def test_names_from_outside_cannot_become_markup(tmp_path: Path) -> None:
     assert len(bars.findall(row)) == len(bars.findall(header))
 
 
-def test_html_loads_nothing_and_needs_no_script(run: Run) -> None:
+def test_html_loads_nothing_and_allows_its_own_script_alone(run: Run) -> None:
     text = render(run, "html", modality=MODALITY)
     page = Page(text)
     assert page.addresses == []
-    assert "script" not in page.tags
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in text
     assert "http://" not in text
     assert "https://" not in text
     assert not re.search(r"url\(|@import", text)

@@ -67,28 +67,29 @@ def test_a_place_that_cannot_be_written_keeps_what_it_has(tmp_path: Path) -> Non
 
 
 def test_texts_name_the_new_place() -> None:
-    old, new = Path("/far/worker-1"), Path('/far/a "b" & c')
+    old, new = Path("/scratch/worker-1"), Path('/place/a "b" & c')
     parcel = {
-        "run.json": content(json.dumps({"model": "/far/worker-1/targets/x"})),
-        "report.html": content("<p>/far/worker-1/run</p>"), "x.safetensors": content("/far/worker-1"),
+        "run.json": content(json.dumps({"model": "/scratch/worker-1/targets/x"})),
+        "report.html": content("<p>/scratch/worker-1/run</p>"), "x.safetensors": content("/scratch/worker-1"),
     }  # fmt: skip
     found = moved(parcel, old, new)
     assert json.loads(text(found, "run.json")) == {"model": f"{new}/targets/x"}
-    assert text(found, "report.html") == "<p>/far/a &quot;b&quot; &amp; c/run</p>"
-    assert text(found, "x.safetensors") == "/far/worker-1"
+    assert text(found, "report.html") == "<p>/place/a &quot;b&quot; &amp; c/run</p>"
+    assert text(found, "x.safetensors") == "/scratch/worker-1"
 
 
 def test_a_manifest_that_goes_to_a_worker_changes_in_paths_below_the_place_only() -> None:
     document = {"model": "/out/targets/x", "root": "/data/out/y", "beside": "/output/x"}
-    found = moved_manifest({"run.json": content(json.dumps(document))}, Path("/out"), Path("/near/w"))
-    assert json.loads(text(found, "run.json")) == {**document, "model": "/near/w/targets/x"}
-    assert moved_manifest({"other": content("a")}, Path("/out"), Path("/near/w")).keys() == {"other"}
+    found = moved_manifest({"run.json": content(json.dumps(document))}, Path("/out"), Path("/scratch/w"))
+    assert json.loads(text(found, "run.json")) == {**document, "model": "/scratch/w/targets/x"}
+    assert moved_manifest({"other": content("a")}, Path("/out"), Path("/scratch/w")).keys() == {"other"}
 
 
 def test_arguments_are_relocated() -> None:
     given = ["attack", "--model", "/out/targets/a", "-o", "/out/rows/a/run", "--data", "folder:/out/x", "/outer/x"]
-    assert relocated(given, Path("/out"), Path("/near/w")) == [
-        "attack", "--model", "/near/w/targets/a", "-o", "/near/w/rows/a/run", "--data", "folder:/out/x", "/outer/x",
+    assert relocated(given, Path("/out"), Path("/scratch/w")) == [
+        "attack", "--model", "/scratch/w/targets/a", "-o", "/scratch/w/rows/a/run", "--data", "folder:/out/x",
+        "/outer/x",
     ]  # fmt: skip
 
 

@@ -64,9 +64,10 @@ def test_scores_are_the_confidence_in_what_is_given_back(toy: Trial) -> None:
         assert 0 < told["rendered confidence"][0] <= float(item.scores[0])
 
 
-def test_confidence_rises_over_that_of_the_starts(toy: Trial) -> None:
+def test_confidence_in_each_class_rises_over_that_of_the_starts(toy: Trial) -> None:
+    """By little in classes that the prior hardly makes."""
     means = [torch.stack([item.scores.mean() for item in toy.run(toy.attack(steps=steps))[1]]) for steps in (0, 50)]
-    assert means[1].mean() > means[0].mean() + 0.05
+    assert bool((means[1] > means[0]).all())
 
 
 def test_the_wasserstein_gan_learns_the_public_spectrograms() -> None:

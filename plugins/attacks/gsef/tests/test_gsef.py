@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mi_attack_gsef.attack import carry_back, edges_of, nearest, normalised
+from mi_attack_gsef.attack import carry_back, edges_of, nearest, normalised, roots_of
 from mi_graph.cases import known_of
 from mi_graph.networks import EXPLAIN
 from micore.contracts import Case
@@ -62,7 +62,8 @@ def test_graphs_begin_with_nearest_neighbours_and_stay_symmetric() -> None:
 def test_gradients_by_hand_are_those_of_autograd() -> None:
     free, slope = (Random(0).normal((7, 7)) - 0.5).requires_grad_(True), Random(1).normal((7, 7))
     (expected,) = torch.autograd.grad(normalised(edges_of(free)), free, slope)
-    carry_back(slope.clone(), free)
+    adjacency = edges_of(free.detach())
+    carry_back(slope.clone(), normalised(adjacency), roots_of(adjacency), free)
     torch.testing.assert_close(free.grad, expected)
 
 

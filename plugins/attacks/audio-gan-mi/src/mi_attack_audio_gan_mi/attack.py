@@ -112,9 +112,9 @@ class SpeechPriorInversion:
             "critic_steps": 1, "steps": 150,
         },
         "smoke": {
-            "prior": VAE, "mels": 40, "latent_dim": 16, "width": 32, "iterations": 400, "batch_size": 32,
+            "prior": VAE, "mels": 40, "latent_dim": 16, "width": 32, "iterations": 300, "batch_size": 32,
             "prior_learning_rate": 5e-3, "critic_steps": 1, "kl_weight": 0.01, "steps": 50, "learning_rate": 0.1,
-            "colour": 1.0, "restarts": 6, "keep": 3, "rendering_iterations": 8, "search_iterations": 2,
+            "colour": 1.0, "restarts": 4, "keep": 3, "rendering_iterations": 8, "search_iterations": 2,
         },
         "paper": {},
     }  # fmt: skip

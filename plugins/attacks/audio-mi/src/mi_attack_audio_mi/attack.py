@@ -24,7 +24,8 @@ Fidelity notes (CCS 2015 / here)
   the lowest cost is a lucky one.
 - Process: de-noising of images / a low-pass; penalties, random changes, rendering, restarts, choice of clips: ours.
 - Random changes act on waveforms: not in the domain mel.
-- Defaults were chosen against targets of other voices (``-D seed=1``) than those that the README measures.
+- Defaults were chosen against targets of other voices (``-D seed=1``) than those that the README measures, but for
+  ``speeds``, of which it tells.
 """
 
 from __future__ import annotations

@@ -151,24 +151,25 @@ def learned(views: _Views, config: GsefConfig, case: Case, runtime: Runtime) -> 
             in_use = [denoiser, classifier] if epoch >= config.classify_from * config.epochs else [denoiser]
             optimizer.zero_grad(set_to_none=False)
             with runtime.seeded(*purpose, epoch):
-                carry_back(_slope(normalised(edges_of(free.detach())), views, in_use, config.hide), free)
+                _add_gradients(free, views, in_use, config.hide)
             optimizer.step()
             report(epoch + 1)
     return normalised(edges_of(free.detach()))
 
 
-def _slope(adjacency: Tensor, views: _Views, networks: Sequence[nn.Module], hide: float) -> Tensor:
-    """Return the gradient at an adjacency of the denoiser's loss, and of the classifier's; add the networks' to theirs.
+def _add_gradients(free: Tensor, views: _Views, networks: Sequence[nn.Module], hide: float) -> None:
+    """Write the gradient of free numbers: of the denoiser's loss and, where it is given, the classifier's.
 
-    One loss after the other, so that one network's matrices are held.
+    One loss after the other, so that one network's matrices are held; the networks' own gradients are added to theirs.
     """
-    adjacency.requires_grad_(True)
+    adjacency = edges_of(free.detach())
+    roots = roots_of(adjacency)
+    adjacency.mul_(roots[:, None]).mul_(roots).requires_grad_(True)
     denoiser, *classifiers = networks
     denoising_loss(views, denoiser, functional.dropout(adjacency, 0.25), hide).backward()
     for classifier in classifiers:
         functional.cross_entropy(classifier(views.values, adjacency), views.classes).backward()
-    slope: Tensor = adjacency.grad
-    return slope
+    carry_back(adjacency.grad, adjacency, roots, free)
 
 
 def nearest(values: Tensor, k: int) -> Tensor:
@@ -186,27 +187,27 @@ def edges_of(free: Tensor) -> Tensor:
 
 def normalised(adjacency: Tensor) -> Tensor:
     """Return an adjacency over the square roots of both degrees."""
-    roots = _roots(adjacency)
+    roots = roots_of(adjacency)
     return roots[:, None] * adjacency * roots[None, :]
 
 
-def _roots(adjacency: Tensor) -> Tensor:
+def roots_of(adjacency: Tensor) -> Tensor:
+    """Return one over the square root of each degree, (n,)."""
     return (adjacency.sum(dim=1) + 1e-10).rsqrt()
 
 
 @torch.no_grad()
-def carry_back(slope: Tensor, free: Tensor) -> None:
-    """Write to free numbers (n, n) their gradient, given that of ``normalised(edges_of(free))``; slope is used up.
+def carry_back(slope: Tensor, adjacency: Tensor, roots: Tensor, free: Tensor) -> None:
+    """Write to free numbers (n, n) their gradient, given that of ``normalised(edges_of(free))``, by hand.
 
-    By hand, in the same few matrices: those that operations save for their gradients are twice as many.
+    adjacency: that one; roots: what it was scaled by, (n,). It and slope are used up: these few matrices are held, and
+    not the twice as many that operations save for their gradients.
     """
-    adjacency = edges_of(free)
-    roots = _roots(adjacency)
     adjacency.mul_(slope)
-    of_roots = adjacency @ roots + adjacency.T @ roots
-    slope.mul_(roots[:, None]).mul_(roots).add_((of_roots * roots**3 / -2)[:, None])
+    of_degrees = (adjacency.sum(dim=1) + adjacency.sum(dim=0)) * roots.square() / -2
+    slope.mul_(roots[:, None]).mul_(roots).add_(of_degrees[:, None])
     steepness = torch.clamp(free, max=0, out=adjacency).exp_()  # of ELU
-    free.grad = torch.add(slope, slope.T, out=free.grad).div_(2).mul_(steepness)
+    free.grad = torch.add(slope, slope.T, out=free.grad).mul_(steepness).div_(2)
 
 
 def denoising_loss(views: _Views, denoiser: nn.Module, adjacency: Tensor, hide: float) -> Tensor:

@@ -85,7 +85,7 @@ class SlidingInversion:
     Config: ClassVar[type[Config]] = SlidingConfig
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
-        "smoke": {"stride": "half", "inner_steps": 15, "restarts": 2},
+        "smoke": {"stride": "half", "inner_steps": 40, "restarts": 2, "start": "laplace", "noise": 0.02},
         "paper": {"stride": "10ms", "window_s": 0.2, "restarts": 10},
     }
     PREPARE_FIELDS: ClassVar[frozenset[str]] = frozenset({"start", "public_clips"})

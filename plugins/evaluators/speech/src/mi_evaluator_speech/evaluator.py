@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from mi_audio.cases import audio_split
 from mi_audio.spectra import whitened
 from mi_audio.splits import AudioSplit
+from mi_evaluator_speech.intelligibility import intelligibility, load_listener
 from mi_evaluator_speech.spectral import (
     colour_distances,
     colours,
@@ -45,6 +47,9 @@ class SpeechConfig(Config):
 
     private_clips: int = Field(20, ge=1, description="private clips of each speaker, at most, that are compared with")
     public_clips: int = Field(1000, ge=1, description="public clips, at most, that are compared with")
+    recogniser: Path | None = Field(
+        None, description="bundle of a recogniser that tells whether anything is said; none: that is not measured"
+    )
     batch_size: int = Field(64, ge=1, description="clips at a time")
     resamples: int = Field(2000, ge=1, description="bootstrap resamples behind each interval")
 
@@ -78,14 +83,18 @@ class SpeechEvaluator:
     def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
         """Measure every subject alike.
 
-        Raises: DataError without labelled private clips.
+        Raises: DataError without labelled private clips; ModelError for a recogniser that cannot judge.
         """
         heard = self._heard(reference.dataset, runtime)
+        path = self.config.recogniser
+        listener = None if path is None else load_listener(path, reference, runtime)
         found: list[Measurement] = []
         for subject in subjects:
             rows = Rows.of(subject, reference.truth)
             waveforms = reference.modality.join(rows.samples)
             figures = [*self._near(waveforms, rows.labels, heard, runtime), *self._speechlike(waveforms, runtime)]
+            if listener is not None:
+                figures += intelligibility([placed(part, runtime) for part in self._batches(waveforms)], listener)
             found += [measure(figure, rows, IDENTITY, resamples=self.config.resamples) for figure in figures]
         return found
 
@@ -100,8 +109,11 @@ class SpeechEvaluator:
         colour = colour_distances(sounds.colours, heard.colours[labels])
         return [*figures, Figure("colour", colour, "dB", "down")]
 
+    def _batches(self, waveforms: Samples) -> Sequence[Samples]:
+        return batches_of(waveforms, self.config.batch_size)
+
     def _speechlike(self, waveforms: Samples, runtime: Runtime) -> list[Figure]:
-        parts = [placed(batch, runtime) for batch in batches_of(waveforms, self.config.batch_size)]
+        parts = [placed(batch, runtime) for batch in self._batches(waveforms)]
         finite = torch.cat([part.isfinite().all(dim=1) for part in parts]).cpu()
         figures = []
         for name, share in (("voiced", voiced_share), ("syllables", moving_share)):
@@ -112,7 +124,7 @@ class SpeechEvaluator:
     @torch.no_grad()
     def _sounds(self, waveforms: Samples, runtime: Runtime) -> Sounds:
         mel, frames, found = spectrogram(runtime.device), {PLAIN: [], WHITE: []}, []
-        for batch in batches_of(waveforms, self.config.batch_size):
+        for batch in self._batches(waveforms):
             clips = placed(batch, runtime)
             frames[PLAIN].append(frames_of(clips, mel).cpu())
             frames[WHITE].append(frames_of(whitened(clips), mel).cpu())

@@ -38,9 +38,16 @@ class Drawing:
         lines = [self._line(pair, kind) for kind, pairs in self.edges.items() for pair in pairs]
         dots = [self._dot(node) for node in self.places]
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE}" width="{SIZE}" height="{SIZE}">'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE}" width="{SIZE}" height="{SIZE}" '
+            f'role="img" aria-label="{self.words()}">'
             f"{''.join(lines)}{''.join(dots)}</svg>"
         )
+
+    def words(self) -> str:
+        """Say what is drawn, for those who do not see it."""
+        counts = {kind: len(list(pairs)) for kind, pairs in self.edges.items()}
+        found = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        return f"graph of {len(self.places)} nodes; edges: {found}"
 
     def _line(self, pair: tuple[int, int], kind: str) -> str:
         (x1, y1), (x2, y2) = (self.places[node] for node in pair)
@@ -50,7 +57,7 @@ class Drawing:
     def _dot(self, node: int) -> str:
         x, y = self.places[node]
         radius = 6 if node == self.marked else 3
-        return f'<circle cx="{x}" cy="{y}" r="{radius}" fill="#1f2328"/>'
+        return f'<circle cx="{x}" cy="{y}" r="{radius}" fill="currentColor"/>'
 
 
 def drawing(graph: Graph, node: int = WHOLE, truth: Graph | None = None) -> Drawing:

@@ -1,0 +1,1 @@
+"""An attack, a defense, an evaluator and a data set of another publisher."""

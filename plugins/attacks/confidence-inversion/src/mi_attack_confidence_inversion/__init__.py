@@ -1,0 +1,1 @@
+"""A sensitive column by whether the target is right, and how sure."""

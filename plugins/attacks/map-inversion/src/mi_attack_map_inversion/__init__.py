@@ -1,0 +1,1 @@
+"""Maximum a posteriori inversion of a sensitive column."""

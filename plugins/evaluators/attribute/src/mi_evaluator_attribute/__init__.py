@@ -1,0 +1,1 @@
+"""Which sensitive values of private rows were recovered?"""

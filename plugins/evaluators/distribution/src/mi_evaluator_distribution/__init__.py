@@ -1,0 +1,1 @@
+"""Do all reconstructions together look like the private data?."""

@@ -1,0 +1,90 @@
+"""Distances and overlaps of two sets of features, in float64.
+
+`frechet`: Heusel et al., NIPS 2017. `squared_mmd`: Binkowski et al., ICLR 2018. `manifolds`: precision and recall of
+Kynkaanniemi et al., NeurIPS 2019; density and coverage of Naeem et al., ICML 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def frechet(one: Tensor, two: Tensor) -> float:
+    """Return the Frechet distance of normal distributions fitted to features (N, d) and (M, d); NaN below two rows.
+
+    Covariances are unbiased. The trace of the root of their product is that of a symmetric matrix, which has a root
+    whatever the ranks are.
+    """
+    if min(len(one), len(two)) < 2:
+        return float("nan")
+    (mean, covariance), (other, other_covariance) = (_moments(part.double()) for part in (one, two))
+    root = _root(covariance)
+    inner = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp(min=0).sqrt().sum()
+    distance = (mean - other).square().sum() + covariance.trace() + other_covariance.trace() - 2 * inner
+    return float(distance.clamp(min=0))
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    centred = rows - rows.mean(dim=0)
+    return rows.mean(dim=0), centred.T @ centred / (len(rows) - 1)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+def kernels(one: Tensor, two: Tensor) -> Tensor:
+    """Return (x y / d + 1)^3 of each pair of features (N, d) and (M, d), (N, M)."""
+    return (one.double() @ two.double().T / one.shape[1] + 1) ** 3
+
+
+def squared_mmd(own: Tensor, other: Tensor, between: Tensor) -> float:
+    """Return the unbiased squared maximum mean discrepancy from kernels (N, N), (M, M) and (N, M); NaN below two rows.
+
+    It is 0 on average, and may be below 0, where both sets are of one distribution, whatever their sizes.
+    """
+    if min(len(own), len(other)) < 2:
+        return float("nan")
+    parts = [(part.sum() - part.trace()) / (len(part) * (len(part) - 1)) for part in (own, other)]
+    return float(parts[0] + parts[1] - 2 * between.mean())
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What each reconstruction (N,) and each private sample (M,) has of the other set.
+
+    precision (N,): lies within the ball of a private sample; density (N,): in how many, over k; recall (M,): lies in
+    the ball of a reconstruction; coverage (M,): a reconstruction lies within its ball. A ball reaches to the k-th
+    nearest sample of the same set.
+    """
+
+    precision: Tensor
+    density: Tensor
+    recall: Tensor
+    coverage: Tensor
+
+
+def manifolds(found: Tensor, private: Tensor, k: int) -> Overlap | None:
+    """Compare features (N, d) and (M, d); None where a set has fewer than k + 2 rows."""
+    if min(len(found), len(private)) < k + 2:
+        return None
+    distances = _distances(found, private)
+    of_private, of_found = _radii(private, k), _radii(found, k)
+    inside = distances < of_private  # (N, M): in the ball of each private sample
+    return Overlap(
+        precision=inside.any(dim=1).double(), density=inside.double().sum(dim=1) / k,
+        recall=(distances < of_found[:, None]).any(dim=0).double(), coverage=inside.any(dim=0).double(),
+    )  # fmt: skip
+
+
+def _radii(rows: Tensor, k: int) -> Tensor:
+    """Return the distance from each row to the k-th nearest other one, (N,)."""
+    return _distances(rows, rows).fill_diagonal_(torch.inf).kthvalue(k, dim=1).values
+
+
+def _distances(one: Tensor, two: Tensor) -> Tensor:
+    return torch.cdist(one.double(), two.double(), compute_mode="donot_use_mm_for_euclid_dist")
