@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from micore.contracts import Case, Dataset
 from micore.errors import MiError, UsageError
 
 ALL = "all"
@@ -32,6 +33,17 @@ def read_choice(
     parts = [choice] if choice in classes and not _RANGE.fullmatch(choice) else choice.split(",")
     labels = [label for part in parts for label in _read_part(part.strip(), classes, option, error)]
     return list(dict.fromkeys(labels))
+
+
+def class_cases(dataset: Dataset | None, bundle_classes: Sequence[str], choice: str | None) -> list[Case]:
+    """Return a case of goal ``class`` for each chosen class of the target, or else of its data.
+
+    Raises: UsageError when nobody knows the classes, or the choice does not fit.
+    """
+    classes = tuple(bundle_classes) or (dataset.classes if dataset is not None else ())
+    if not classes:
+        raise UsageError("the target does not say what its classes are", hint="give the data set it was trained on")
+    return [Case(id=f"class-{label}", goal="class", label=label) for label in read_choice(choice, classes)]
 
 
 def read_rows(choice: str, n: int, *, option: str = "--classes") -> list[int]:

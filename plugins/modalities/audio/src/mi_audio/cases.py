@@ -16,7 +16,7 @@ from mi_audio.splits import AudioSplit
 from mi_audio.transcripts import DIGITS
 from micore.contracts import Case, Dataset, Reconstruction, Truth
 from micore.errors import DataError, UsageError
-from micore.kit.choice import read_choice, read_rows
+from micore.kit.choice import read_rows
 from micore.runtime import Random, derive_seed
 from micore.target import Target
 
@@ -25,17 +25,6 @@ SPREAD = 20
 
 BATCH = 64
 _PREFIX = "clip-"
-
-
-def class_cases(dataset: Dataset | None, bundle_classes: Sequence[str], choice: str | None) -> list[Case]:
-    """Return a case for each chosen class of the target.
-
-    Raises: UsageError when nobody knows the classes, or the choice does not fit.
-    """
-    classes = tuple(bundle_classes) or (dataset.classes if dataset is not None else ())
-    if not classes:
-        raise UsageError("the target does not say what its classes are", hint="give the data set it was trained on")
-    return [Case(id=f"class-{label}", goal="class", label=label) for label in read_choice(choice, classes)]
 
 
 def instance_cases(dataset: Dataset | None, choice: str | None, evidence: str | None) -> list[Case]:

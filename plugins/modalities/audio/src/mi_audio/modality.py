@@ -14,13 +14,14 @@ from torch import Tensor
 
 from mi_audio.adapter import AudioAdapter
 from mi_audio.augment import augment
-from mi_audio.cases import class_cases, corpus_cases, floors, instance_cases, observed, truths
+from mi_audio.cases import corpus_cases, floors, instance_cases, observed, truths
 from mi_audio.controls import class_controls
 from mi_audio.overlap import measure_overlap
 from mi_audio.previews import export_clips, export_transcripts, fragment, transcripts
 from micore.contracts import Case, Dataset, Reconstruction, Samples, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
+from micore.kit.choice import class_cases
 from micore.runtime import Random
 from micore.target import Target
 

@@ -17,7 +17,7 @@ from mi_image.previews import export_grids, html
 from micore.contracts import Case, Dataset, Reconstruction, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
-from micore.kit.choice import read_choice
+from micore.kit.choice import class_cases
 from micore.runtime import Random
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ class ImageModality:
             raise UsageError(f"goal {goal!r} is not there for images", hint="class or instance")
         if evidence is not None:
             raise UsageError(f"--evidence {evidence}: goal 'class' has no evidence", hint="leave it out")
-        classes = tuple(bundle_classes) or (dataset.classes if dataset is not None else ())
-        if not classes:
-            raise UsageError("the target does not say what its classes are", hint="give the data set it was trained on")
-        return [Case(id=f"class-{label}", goal=goal, label=label) for label in read_choice(choice, classes)]
+        return class_cases(dataset, bundle_classes, choice)
 
     def augment(self, samples: Tensor, strength: str, rng: Random) -> Tensor:
         """Change images at random for training, each in its own way; ``strength``: none, light, medium or strong.

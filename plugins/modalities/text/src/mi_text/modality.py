@@ -18,7 +18,7 @@ from mi_text.previews import compared, export_texts, fragment
 from micore.contracts import Case, Dataset, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
-from micore.kit.choice import read_choice
+from micore.kit.choice import class_cases
 from micore.runtime import Random
 from micore.target import Target
 
@@ -60,10 +60,7 @@ class TextModality:
             raise UsageError(f"goal {goal!r} is not there for texts", hint="class, " + ", ".join(KINDS))
         if evidence is not None:
             raise UsageError(f"--evidence {evidence}: goal 'class' has no evidence", hint="leave it out")
-        classes = tuple(bundle_classes) or (dataset.classes if dataset is not None else ())
-        if not classes:
-            raise UsageError("the target does not say what its classes are", hint="give the data set it was trained on")
-        return [Case(id=f"class-{label}", goal=goal, label=label) for label in read_choice(choice, classes)]
+        return class_cases(dataset, bundle_classes, choice)
 
     def observe(self, cases: Sequence[Case], dataset: Dataset, target: Target) -> list[Case]:
         """Return cases of goals instance and prompt with what the target answered to their texts."""
