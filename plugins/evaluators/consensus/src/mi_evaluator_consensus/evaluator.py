@@ -2,13 +2,13 @@
 
 An attack searches for what a target takes for a class, and it may find patterns that mean nothing to people and that a
 single judge takes for the class too: type-I adversarial examples. Patterns that fool one network often fail with
-another, and rarely survive noise and blur. So a reconstruction counts here when a quorum of at least three judges of
-other architectures or seeds puts its class first.
+another, and some do not survive noise and blur. So a reconstruction counts here when a quorum of at least three judges
+puts its class first. Networks of one architecture are fooled alike, so that they share one vote.
 
 - ``first-judge-accuracy``: what the first judge alone accepts, to compare.
 - ``consensus-accuracy``: what a quorum of all judges accepts; ``consensus-all``: what every judge accepts.
 - ``stable-accuracy``: what a quorum accepts as it is, with noise, and with blur (pictures).
-- ``false-positive-share``: of what the first judge accepts, how much a quorum of the others rejects.
+- ``false-positive-share``: of what the first judge accepts, how much the quorum rejects.
 
 Beside the controls of the run stands ``adversarial-noise``: noise that was fitted to the first judge. It holds nothing
 of the class, so what the consensus accepts of it is the consensus's own error.
@@ -45,44 +45,56 @@ from micore.reference import panel_identity
 from micore.runtime import Runtime, derive_seed
 
 NO_STABILITY = (
-    "no stable-accuracy: samples of this modality are no tensors of one range, so that none is changed a little"
+    "no stable-accuracy: samples of this modality are no tensors of one range, and cannot be changed a little"
 )
 
 
 class ConsensusConfig(Config):
     """Settings of the evaluator."""
 
-    quorum: float = Field(2 / 3, gt=0, le=1, description="share of the judges that must put the class first")
-    noise: float = Field(0.05, ge=0, le=1, description="deviation of the noise, as a share of the canonical range")
-    blur: float = Field(0.5, ge=0, description="deviation of the Gaussian blur in pixels; pictures only")
+    quorum: float = Field(2 / 3, gt=0, le=1, description="share of the votes that must put the class first")
+    noise: float = Field(0.1, ge=0, le=1, description="deviation of the noise, as a share of the canonical range")
+    blur: float = Field(1.0, ge=0, description="deviation of the Gaussian blur in pixels; pictures only")
     probes: int = Field(4, ge=0, description="samples of noise fitted to the first judge, for each class; 0: none")
-    probe_steps: int = Field(50, ge=1, description="gradient steps of that fit")
+    probe_steps: int = Field(50, ge=1, description="most gradient steps of that fit")
     batch_size: int = Field(256, ge=1, description="samples in one forward pass")
     resamples: int = Field(2000, ge=1, description="bootstrap resamples behind each interval")
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Which judges put the class of each sample first, bool (J, N); stable: (N,), None where none can be changed."""
+    """Which judges put the class of each sample first, bool (J, N), and what a quorum makes of it, (N,).
+
+    stable: (N,), None where samples cannot be changed a little.
+    """
 
     votes: Tensor
-    quorum: float
+    agreed: Tensor
     stable: Tensor | None = None
 
-    @property
-    def agreed(self) -> Tensor:
-        """Samples that a quorum of all judges accepts, (N,)."""
-        return agreed(self.votes, self.quorum)
+
+@dataclass(frozen=True)
+class Panel:
+    """Judges with their votes: an architecture has one, which its judges share; quorum: the share of votes needed."""
+
+    judges: Sequence[EvaluatorModel]
+    quorum: float
 
     @property
-    def doubted(self) -> Tensor:
-        """Samples that a quorum of the judges after the first rejects, (N,)."""
-        return agreed(~self.votes[1:], self.quorum)
+    def architectures(self) -> list[str]:
+        """Name the architecture of each judge."""
+        return [judge.bundle.card.model.name for judge in self.judges]
 
+    @property
+    def weights(self) -> Tensor:
+        """The vote of each judge, float64 (J,)."""
+        names = self.architectures
+        return torch.tensor([1 / names.count(name) for name in names], dtype=torch.float64)
 
-def agreed(votes: Tensor, quorum: float) -> Tensor:
-    """Return where at least this share of the judges says yes; votes: (J, N), result (N,)."""
-    return votes.sum(dim=0) >= math.ceil(quorum * len(votes) - 1e-9)
+    def agrees(self, votes: Tensor) -> Tensor:
+        """Return where the quorum is reached, (N,); votes: bool (J, N)."""
+        total = self.weights.sum()
+        return self.weights @ votes.double() >= self.quorum * total - 1e-9
 
 
 def puts_first(logits: Tensor, labels: Tensor) -> Tensor:
@@ -104,42 +116,43 @@ class ConsensusEvaluator:
 
         Raises: ModelError with fewer than three evaluator models; DataError for a subject without samples of a class.
         """
-        judges = reference.panel()
-        identity = f"consensus@{panel_identity(judges)}"
+        panel = Panel(reference.panel(), self.config.quorum)
+        identity = f"consensus@{panel_identity(panel.judges)}"
         all_rows = [Rows.of(subject, reference.truth) for subject in subjects]
         bounds = bounds_of(reference.modality, all_rows[0].samples)
         if bounds is not None and self.config.probes:
             labels = all_rows[0].labels.unique().tolist()
             fooling = probe(
-                judges[0], labels, all_rows[0].samples[0], bounds, n=self.config.probes,
+                panel.judges[0], labels, all_rows[0].samples[0], bounds, n=self.config.probes,
                 steps=self.config.probe_steps, runtime=runtime,
             )  # fmt: skip
             all_rows.append(Rows.of(fooling))
-        notes = self._notes(judges, bounds)
+        notes = notes_of(panel, bounds)
         found = []
         for rows in all_rows:
-            verdicts = self._verdicts(judges, rows, bounds, reference.modality, runtime)
+            verdicts = self._verdicts(panel, rows, bounds, reference.modality, runtime)
             for figure in figures(verdicts, notes):
                 found.append(measure(figure, rows, identity, resamples=self.config.resamples))
             found.append(self._false_positives(verdicts, rows, identity, notes))
         return found
 
     def _verdicts(
-        self, judges: Sequence[EvaluatorModel], rows: Rows, bounds: tuple[float, float] | None, modality: Modality,
+        self, panel: Panel, rows: Rows, bounds: tuple[float, float] | None, modality: Modality,
         runtime: Runtime,
     ) -> Verdicts:  # fmt: skip
         """Ask every judge for the samples as they are and, where that is possible, changed a little."""
         samples = modality.join(rows.samples)
-        verdicts = Verdicts(self._votes(judges, samples, rows.labels, runtime), self.config.quorum)
+        votes = self._votes(panel.judges, samples, rows.labels, runtime)
+        agreed = panel.agrees(votes)
         if bounds is None:
-            return verdicts
-        stable = verdicts.agreed
+            return Verdicts(votes, agreed)
         changed = [noisy(rows, self.config.noise, bounds, runtime)]
         if samples.ndim == PICTURES:
             changed.append(blurred(samples, self.config.blur))
+        stable = agreed
         for others in changed:
-            stable = stable & agreed(self._votes(judges, others, rows.labels, runtime), self.config.quorum)
-        return Verdicts(verdicts.votes, verdicts.quorum, stable)
+            stable = stable & panel.agrees(self._votes(panel.judges, others, rows.labels, runtime))
+        return Verdicts(votes, agreed, stable)
 
     @torch.no_grad()
     def _votes(self, judges: Sequence[EvaluatorModel], samples: Samples, labels: Tensor, runtime: Runtime) -> Tensor:
@@ -151,26 +164,15 @@ class ConsensusEvaluator:
 
         return torch.stack([puts_first(logits(judge), labels) for judge in judges])
 
-    def _notes(self, judges: Sequence[EvaluatorModel], bounds: tuple[float, float] | None) -> tuple[str, ...]:
-        needed = math.ceil(self.config.quorum * len(judges) - 1e-9)
-        names = [judge.bundle.card.model.name for judge in judges]
-        notes = [f"{needed} of {len(judges)} judges must accept: {', '.join(names)}"]
-        if alike := sorted({name for name in names if names.count(name) > 1}):
-            notes.append(
-                f"judges of one architecture ({', '.join(alike)}) may err alike: they differ in their seed only"
-            )
-        if bounds is None:
-            notes.append(NO_STABILITY)
-        return (*notes, *dict.fromkeys(note for judge in judges for note in judge.notes))
-
     def _false_positives(self, verdicts: Verdicts, rows: Rows, identity: str, notes: tuple[str, ...]) -> Measurement:
         """Measure over all samples that the first judge accepts: a class weighs as much as it has of them."""
         accepted = verdicts.votes[0]
-        values, labels = verdicts.doubted[accepted].double(), rows.labels[accepted]
+        doubted = (~verdicts.agreed).double()
+        values, labels = doubted[accepted], rows.labels[accepted]
         name = "false-positive-share"
         said = f"of the {len(values)} samples of {len(accepted)} that the first judge accepts"
         per_case = {
-            rows.case_ids[position]: float(verdicts.doubted[accepted & (rows.positions == position)].double().mean())
+            rows.case_ids[position]: float(doubted[accepted & (rows.positions == position)].mean())
             for position in rows.positions[accepted].unique().tolist()
         }
         return Measurement(
@@ -186,6 +188,19 @@ def _interval(values: Tensor, labels: Tensor, seed: int, resamples: int) -> Inte
         return None
     found = cluster_bootstrap(values.numpy(), labels.numpy(), rng=seed % 2**32, resamples=resamples)
     return Interval(low=found.low, high=found.high, level=found.level) if math.isfinite(found.low) else None
+
+
+def notes_of(panel: Panel, bounds: tuple[float, float] | None) -> tuple[str, ...]:
+    """Say who judges, and what their agreement must be read with."""
+    names = panel.architectures
+    notes = [f"{panel.quorum:.2g} of the votes must accept; judges: {', '.join(names)}"]
+    if alike := sorted({name for name in names if names.count(name) > 1}):
+        notes.append(f"judges of one architecture ({', '.join(alike)}) share one vote: they err alike")
+    if len(set(names)) == 1:
+        notes.append("all judges are of one architecture: what fools one may fool all")
+    if bounds is None:
+        notes.append(NO_STABILITY)
+    return (*notes, *dict.fromkeys(note for judge in panel.judges for note in judge.notes))
 
 
 def figures(verdicts: Verdicts, notes: tuple[str, ...]) -> Iterator[Figure]:

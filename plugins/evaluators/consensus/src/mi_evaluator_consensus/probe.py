@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -13,6 +14,9 @@ from micore.runtime import Runtime
 
 PROBE = "adversarial-noise"
 """The subject that holds nothing of any class and that the first judge accepts all the same."""
+
+SURE = 0.95
+"""The probability of the class that a judge must give to noise."""
 
 
 def probe(
@@ -37,13 +41,19 @@ def probe(
 def fitted(
     judge: EvaluatorModel, label: int, shape: tuple[int, ...], bounds: tuple[float, float], steps: int, runtime: Runtime
 ) -> Tensor:
-    """Return uniform noise after so many steps of the gradient's sign, each of 2 % of the range (I-FGSM)."""
+    """Return uniform noise after steps of the gradient's sign, each of 2 % of the range (I-FGSM).
+
+    A sample stands still once the judge is `SURE` of it, or after so many steps: on and on, the gradient would begin to
+    draw the class, and other judges would be right to see it.
+    """
     low, high = bounds
     samples = low + (high - low) * runtime.rng("consensus", "probe", label).uniform(shape)
     labels = torch.full((len(samples),), label, device=runtime.device)
     for _ in range(steps):
         samples = samples.detach().requires_grad_()
-        loss = functional.cross_entropy(judge.module(judge.adapter(samples).to(runtime.device)).float(), labels)
-        (gradient,) = torch.autograd.grad(loss, samples)
-        samples = (samples - 0.02 * (high - low) * gradient.sign()).clamp(low, high)
+        logits = judge.module(judge.adapter(samples).to(runtime.device)).float()
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        (gradient,) = torch.autograd.grad(losses.sum(), samples)
+        moves = (losses > -math.log(SURE)).view(-1, *[1] * (samples.ndim - 1))
+        samples = (samples - 0.02 * (high - low) * gradient.sign() * moves).clamp(low, high)
     return samples.detach()
