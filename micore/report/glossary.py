@@ -25,7 +25,7 @@ TERMS = {
 }
 
 _METRICS = {
-    r"false_?-?positive": """Of the samples that the first independent model accepts, the share that several models
+    r"false.positive": """Of the samples that the first independent model accepts, the share that several models
         together reject. A high share says that the accuracy of a single model means little here; a low one does not
         show that a person would agree, since all models learned from the same data.""",
     r"consensus|stable": """Share of samples that several independent models assign to the attacked class by a
