@@ -2,7 +2,7 @@
 
 A student, an untrained network of the evaluator model's architecture, is trained on the reconstructions with their
 labels and tested on real samples of the attacked classes: ``knowledge`` on held-out ones, ``knowledge-private`` on
-those that the target was trained on. Reconstructions that fool a judge teach nothing, and those that are all alike little.
+those that the target was trained on. Reconstructions that fool a judge teach nothing, those that are all alike little.
 
 Every subject of the run gets students of its own, of the same seeds and number of steps: prior samples show what can be
 learned without an attack, ``holdout`` what real samples teach in the same number. No student is tested on a sample that
