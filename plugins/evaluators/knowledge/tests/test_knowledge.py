@@ -112,7 +112,7 @@ def test_real_samples_teach_and_noise_and_wrong_labels_do_not(digits):
         assert set(item.per_case) == {f"class-{label}" for label in range(5)}
         assert item.value == pytest.approx(sum(item.per_case.values()) / 5)
         assert item.interval.low <= item.value <= item.interval.high
-        assert item.evaluator == "knowledge@0123456789ab"
+        assert item.evaluator == "knowledge@students"
         assert item.notes[:2] == ("chance 0.2", "2 students (net, from scratch), 100 samples")
 
 
@@ -160,8 +160,8 @@ def test_lessons_and_test_share_no_sample():
     lessons, notes = leaving_a_test(words, test)
     assert lessons.samples == ["a", "b", "d", "e"]
     assert notes == ("1 of 5 samples not learned from: they are what is left to test on",)
-    left = unseen(test, lessons)
-    assert left.samples == ["c", "x", "y"], "and none of a class that nobody learned"
+    left = unseen(test, lessons, torch.tensor([0, 1]))
+    assert left.samples == ["c", "x", "y"], "and none of a class that was not attacked"
     assert left.labels.tolist() == [0, 0, 1]
     assert leaving_a_test(left, words.only(words.labels == 1))[1] == ()
 
@@ -196,6 +196,9 @@ def test_samples_that_are_not_finite_are_left_out(digits):
     assert found.n == 20
     assert found.value > 0.7
     assert "10 samples that are not finite left out" in found.notes
+    samples[labels == 3] = torch.nan
+    missing = measure(digits, subject(samples, labels))["attack", "knowledge"]
+    assert missing.per_case["class-3"] == 0, "a class that nobody learned counts"
     nothing(measure(digits, subject(samples * torch.nan, labels))["attack", "knowledge"], "fewer than two samples")
 
 

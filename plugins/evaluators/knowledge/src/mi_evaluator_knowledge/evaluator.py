@@ -26,6 +26,9 @@ from micore.kit.measuring import Figure, Rows, measure
 from micore.kit.training import Trainer
 from micore.runtime import Runtime
 
+IDENTITY = "knowledge@students"
+"""Figures depend on the architecture of the evaluator model, and on none of its weights."""
+
 SPLITS = {"knowledge": "holdout", "knowledge-private": "private"}
 
 
@@ -94,14 +97,14 @@ class KnowledgeEvaluator:
     ) -> list[Measurement]:
         """Teach the students of one subject and measure them on every split."""
         students, reason = self._students(lesson, judge, runtime)
-        identity, found = f"knowledge@{judge.identity}", []
+        found = []
         for name, split in SPLITS.items():
             test = tests[split]
-            left = unseen(test, lesson.lessons) if test is not None else None
+            left = unseen(test, lesson.lessons, lesson.classes) if test is not None else None
             if not students or left is None or not len(left):
-                found.append(_nothing(name, lesson, identity, reason or f"no labelled {split} samples to test on"))
+                found.append(_nothing(name, lesson, reason or f"no labelled {split} samples to test on"))
             else:
-                found.append(self._figure(name, lesson, left, students, identity))
+                found.append(self._figure(name, lesson, left, students))
         return found
 
     def _students(self, lesson: Lesson, judge: EvaluatorModel, runtime: Runtime) -> tuple[list[Trainer], str]:
@@ -117,9 +120,7 @@ class KnowledgeEvaluator:
         seeds = range(self.config.students)
         return [taught(judge, lesson.lessons, lesson.classes, plan, seed, runtime) for seed in seeds], ""
 
-    def _figure(
-        self, name: str, lesson: Lesson, test: Lessons, students: Sequence[Trainer], identity: str
-    ) -> Measurement:
+    def _figure(self, name: str, lesson: Lesson, test: Lessons, students: Sequence[Trainer]) -> Measurement:
         """Return the mean over classes of the share of their real samples that students know, mean over students."""
         answers = torch.stack([hits(student, test, lesson.classes) for student in students])
         each = ", ".join(f"{float(value):.3f}" for value in answers.mean(dim=1))
@@ -130,7 +131,7 @@ class KnowledgeEvaluator:
             positions=torch.tensor([seat[int(label)] for label in test.labels]), labels=test.labels,
         )  # fmt: skip
         figure = Figure(name, answers.mean(dim=0), "share", "up", notes)
-        return replace(measure(figure, tested, identity, resamples=self.config.resamples), n=len(lesson.lessons))
+        return replace(measure(figure, tested, IDENTITY, resamples=self.config.resamples), n=len(lesson.lessons))
 
 
 def in_order(subject: Subject) -> Subject:
@@ -146,8 +147,8 @@ def _seats(rows: Rows) -> list[tuple[int, int]]:
     return [(position, label) for label, position in first.items()]
 
 
-def _nothing(name: str, lesson: Lesson, identity: str, reason: str) -> Measurement:
+def _nothing(name: str, lesson: Lesson, reason: str) -> Measurement:
     return Measurement(
         name=name, subject=lesson.rows.subject, value=float("nan"), interval=None, n=0, clusters=0, unit="share",
-        direction="up", evaluator=identity, notes=(reason, *lesson.notes),
+        direction="up", evaluator=IDENTITY, notes=(reason, *lesson.notes),
     )  # fmt: skip

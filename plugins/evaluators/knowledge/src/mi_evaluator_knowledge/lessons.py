@@ -90,14 +90,14 @@ def leaving_a_test(lessons: Lessons, test: Lessons) -> tuple[Lessons, tuple[str,
     kept = torch.ones(len(lessons), dtype=torch.bool)
     for label in lessons.labels.unique():
         rows = (shared & (lessons.labels == label)).nonzero().flatten()
-        kept[rows[int((test.labels == label).sum()) // 2 :]] = False
+        kept[rows[max(1, int((test.labels == label).sum()) // 2) :]] = False
     lost = int((~kept).sum())
     note = f"{lost} of {len(lessons)} samples not learned from: they are what is left to test on"
     return lessons.only(kept), (note,) if lost else ()
 
 
-def unseen(test: Lessons, lessons: Lessons) -> Lessons:
-    """Return the test samples of the lessons' classes that are not among the lessons."""
+def unseen(test: Lessons, lessons: Lessons, classes: Tensor) -> Lessons:
+    """Return the test samples of these classes that are not among the lessons."""
     seen = set(lessons.marks)
     fresh = torch.tensor([mark not in seen for mark in test.marks], dtype=torch.bool)
-    return test.only(fresh & torch.isin(test.labels, lessons.labels))
+    return test.only(fresh & torch.isin(test.labels, classes))

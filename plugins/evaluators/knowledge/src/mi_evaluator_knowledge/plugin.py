@@ -16,7 +16,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
             name="knowledge",
             target="mi_evaluator_knowledge.evaluator:KnowledgeEvaluator",
             summary="Accuracy on real data of a student that learned from the reconstructions alone",
-            paper="Struppek et al., ICML 2022 (its code: knowledge extraction score)",
+            paper="Struppek et al., ICML 2022 (the authors' code)",
             modality=ANY,
             goals=("class",),
             needs=("evaluator-model", "private", "label"),
