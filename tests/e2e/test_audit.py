@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from torch.nn import functional
 
 from micore.kit.training import TrainingConfig
 from micore.runs import judges
+from tests.e2e.following import ROOT, blocks, follow
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "audit-your-model.md"
+PAGE = ROOT / "docs" / "how-to" / "audit-your-model.md"
 NAMES = ("anna", "ben", "carla", "dora")
 SIZE = 32
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -79,22 +78,12 @@ def save_vit(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-
-
 def test_the_page_leads_from_nothing_to_reports(workplace: Path, mi) -> None:
     """Every command as it stands there, but for the shortest presets and a quickly trained judge."""
-    (python,) = blocks("python")
+    (python,) = blocks(PAGE, "python")
     assert len([line for line in python.splitlines() if line.strip()]) <= 11
     (workplace / "my_model.py").write_text(python)
-    printed = ""
-    for line in "".join(blocks("console")).splitlines():
-        arguments = shlex.split(line)[1:]
-        quick = ["--preset", "smoke", "--device", "cpu"] if arguments[0] in ("attack", "plan") else []
-        result = mi(*arguments, *quick)
-        assert result.exit_code == 0, f"{line}\n{result.output}"
-        printed += result.stdout
+    printed = follow(PAGE, mi)
     assert "accuracy 100.0% on 32 held-out samples" in printed, "the import has the right classes and normalisation"
     for run in ("audit", "audit-vit", "audit-own", "scores", "rounded"):
         assert (workplace / "runs" / run / "report.html").is_file()
