@@ -44,6 +44,22 @@ environment variable that its help names. These variables have no option:
 | `NO_COLOR` | Any value: no colors. |
 """
 
+METRICS_PREFACE = """
+What each evaluator measures, from its own documentation. Some rules hold for all figures:
+
+- **Subjects.** An evaluator measures the attack, the controls of the run and real held-out samples in the same way,
+  so that every figure stands beside its floor and its ceiling ([What accuracy
+  means](../explanation/what-accuracy-means.md)).
+- **All samples count** that the attack gives back, not only the best or those that succeeded.
+- **A value** is the mean over classes of the mean over samples, unless an evaluator says otherwise. **An interval**
+  (95 %) draws whole classes again with replacement (2,000 times by default); where all classes are alike at 0 or 1 it
+  is Wilson's.
+- **Direction**: `up` means that more is more leakage, `down` that less is; `none` says nothing by itself.
+- **Whose figure it is** stands behind the name: `accuracy@1f2e3d...` names the judge by its fingerprint. Figures of
+  two judges are not on one scale.
+- **What cannot be measured** is no number and has a note that says why; it never counts as a good score.
+"""
+
 COLUMNS = {
     "modality": ("data set used by default",),
     "dataset": ("modality", "splits", "bundled", "licence"),
@@ -64,6 +80,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "cli.md": cli(),
         REFERENCE / "catalogue.md": catalogue(entries),
         REFERENCE / "configs.md": configs(entries),
+        REFERENCE / "metrics.md": metrics(entries),
         ROOT / "README.md": _between_marks((ROOT / "README.md").read_text(encoding="utf-8"), covered(entries)),
     }
 
@@ -156,6 +173,20 @@ def _link(entry: Entry) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else ""
+
+
+# metrics --------------------------------------------------------------------------------------------------
+
+
+def metrics(entries: Sequence[Entry]) -> str:
+    """Return the page with the figures of every evaluator: what its module says of them."""
+    parts = ["# Metrics", NOTE, METRICS_PREFACE.strip()]
+    for entry in entries:
+        if entry.spec.kind == "evaluator":
+            module = import_module(entry.spec.target.partition(":")[0])
+            parts += [f"## {entry.spec.name}", f"{_link(entry)}, in `{entry.provider.distribution}`."]
+            parts.append(cleandoc(module.__doc__ or "").replace("``", "`"))
+    return _page(parts)
 
 
 # what is covered ------------------------------------------------------------------------------------------
