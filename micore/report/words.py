@@ -51,6 +51,7 @@ SUBJECTS = {
     "noise": "floor: noise",
     "mean-spectrum": "floor: noise with the mean long-term spectrum of the adversary's public clips",
     "oracle-spectrum": "floor: noise with the true long-term spectrum of the class, which no adversary has",
+    "adversarial-noise": "control of the judges: noise fitted to the first judge, not to the target; it holds nothing",
     "holdout": "ceiling: real private-domain samples that the target was never trained on",
 }
 

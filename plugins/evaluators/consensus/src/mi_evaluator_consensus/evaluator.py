@@ -8,7 +8,7 @@ puts its class first. Networks of one architecture are fooled alike, so that the
 - ``first-judge-accuracy``: what the first judge alone accepts, to compare.
 - ``consensus-accuracy``: what a quorum of all judges accepts; ``consensus-all``: what every judge accepts.
 - ``stable-accuracy``: what a quorum accepts as it is, with noise, and with blur (pictures).
-- ``false-positive-share``: of what the first judge accepts, how much the quorum rejects.
+- ``false-positive-share``: of all that the first judge accepts, classes together, how much the quorum rejects.
 
 Beside the controls of the run stands ``adversarial-noise``: noise that was fitted to the first judge. It holds nothing
 of the class, so what the consensus accepts of it is the consensus's own error.
