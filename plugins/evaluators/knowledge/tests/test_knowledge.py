@@ -13,7 +13,7 @@ from torch import nn
 
 from mi_evaluator_knowledge.evaluator import KnowledgeConfig, KnowledgeEvaluator
 from mi_evaluator_knowledge.lessons import Lessons, leaving_a_test, unseen
-from mi_evaluator_knowledge.student import plan_of, taught
+from mi_evaluator_knowledge.student import plan_of, taught, untrained
 from micore.contracts import Case, EvaluatorModel, Reconstruction, Reference, Subject
 from micore.errors import DataError, ModelError
 from micore.runtime import Random, Runtime
@@ -223,12 +223,14 @@ def test_students_differ_in_their_seed_and_are_the_same_again(digits):
     one, two, again = (taught(judge(), lessons, torch.arange(5), plan, seed, CPU).module for seed in (0, 1, 0))
     assert torch.equal(one[1].weight, again[1].weight)
     assert not torch.equal(one[1].weight, two[1].weight)
+    first, second = (untrained(judge(), 5, seed, CPU) for seed in (0, 1))
+    assert not torch.equal(first[1].weight, second[1].weight), "not only the order of samples"
 
 
 def test_the_order_of_cases_and_the_name_do_not_matter(digits):
     first = subject(*some(digits.split("private"), 4))
     turned = replace(first, name="turned", reconstructions=first.reconstructions[::-1])
-    found = measure(digits, first, turned)
+    found = measure(digits, first, turned, batch_size=4, steps=30)
     assert found["attack", "knowledge"].value == found["turned", "knowledge"].value
 
 
