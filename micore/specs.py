@@ -175,7 +175,7 @@ class EvaluatorSpec(Spec):
 
     ``needs`` names what it must be given: ``"evaluator-model"``, ``"private"``, ``"truth"``,
     ``"label"`` (the class of each case), ``"ranking"`` (all candidates of a case in order), ``"weights"`` (a file of
-    the user's).
+    the user's), ``"endpoint"`` (an address of the user's).
     """
 
     kind: ClassVar[str] = "evaluator"
