@@ -15,7 +15,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
         EvaluatorSpec(
             name="paired",
             target="mi_evaluator_paired.evaluator:PairedEvaluator",
-            summary="PSNR, SSIM and, with weights of yours, LPIPS against the very image of a case, and over its hidden part",
+            summary="PSNR, SSIM and, with weights of yours, LPIPS against the very image, and over its hidden part",
             modality="image",
             goals=("instance",),
             needs=("truth",),
