@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import micore
 from mi_evaluator_vlm_judge.config import VlmJudgeConfig
 from mi_evaluator_vlm_judge.evaluator import VisionLanguageJudge
 from mi_image.modality import ImageModality
@@ -275,6 +276,29 @@ def test_the_key_is_sent_and_written_nowhere(endpoint: Any, monkeypatch: pytest.
     assert b"SQLite" in kept
     assert KEY.encode() not in kept
     assert b"image" not in kept, "and no picture either"
+
+
+def test_a_whole_run_holds_no_key(endpoint: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("mi_attack_mi_face")
+    monkeypatch.setenv("SEER_KEY", KEY)
+    target = tmp_path / "target.safetensors"
+    micore.train(data="digits", model="small-cnn", output=target, training={"epochs": 1}, device="cpu")
+    judge = f"vlm-judge:url={endpoint.url},model=seer,send_private=true,key_env=SEER_KEY,limit=1,retries=0"
+    endpoint.key = "another"
+    with pytest.raises(TargetError, match="no valid key"):
+        micore.attack(
+            "mi-face", model=target, preset="smoke", output=tmp_path / "run", evaluators=[judge], device="cpu",
+            classes="0-1",
+        )  # fmt: skip
+    assert KEY.encode() not in everything_under(tmp_path)
+    endpoint.key = KEY
+    run = micore.evaluate(tmp_path / "run", evaluators=[judge])
+    names = {(item.subject, item.name) for item in run.measurements()}
+    assert {("attack", "vlm-accuracy"), ("same-class", "vlm-accuracy"), ("holdout", "vlm-refused")} <= names
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "vlm-accuracy" in report
+    assert "pairs of one class" in report
+    assert KEY.encode() not in everything_under(tmp_path)
 
 
 def test_without_key_env_no_key_is_sent(endpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
