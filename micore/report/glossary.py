@@ -39,6 +39,15 @@ _METRICS = {
         all samples resemble the same one; it is at most the number of samples, and likeness is not asked.""",
     r"duplicate": """Share of samples that have a twin among the samples of their class. An attack that finds one
         picture again and again recovers less than its number of samples suggests; noise has no twins.""",
+    r"false.positive": """Of the samples that the first independent model accepts, the share that several models
+        together reject. A high share says that the accuracy of a single model means little here; a low one does not
+        show that a person would agree, since all models learned from the same data.""",
+    r"consensus|stable": """Share of samples that several independent models assign to the attacked class by a
+        quorum; stable: also with noise and with blur. What fools one model passes less often, but the models
+        learned from the same data and can err together: read it beside adversarial-noise, which holds nothing.""",
+    r"knowledge": """Accuracy on real samples of networks that learned from the recovered samples alone. It shows
+        how much of the classes they carry as a set. It is no likeness of any one of them to a private sample, and a
+        prior that knows the domain can teach something too: read it beside chance and the controls.""",
     r"-truth": """Distance from a sample to the very private sample that its case is about, in the features of
         an independent model. Here the ceiling is another real sample of the same class: an attack that comes no
         nearer has recovered the class at most, not the sample.""",
