@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,7 +89,8 @@ def evaluate_run(
 
     cases: with their evidence, which a run does not store.
 
-    Figures of evaluators that are not run now are kept. A run without reconstructions has none.
+    Figures of evaluators that are not run now are kept, and when one fails those of the ones before it. A run without
+    reconstructions has none.
     """
     reconstructions = with_cases(run.reconstructions(modality), cases)
     if not reconstructions:
@@ -102,17 +103,31 @@ def evaluate_run(
     plain = Reference(modality=modality, dataset=dataset, target=target, truth=truth)
     together = replace(plain, evaluator_models=tuple(opened))
     fresh: list[Measurement] = []
-    for spec, evaluator in evaluators:
-        run.event("evaluator", name=spec.name)
-        for judge in opened if NEEDS_JUDGE in spec.needs else [None]:
-            given = together if NEEDS_PANEL in spec.needs else plain
-            found = evaluator.evaluate(judged, replace(given, evaluator_model=judge), runtime)
-            fresh += found if judge is None else _apart(found, fresh, judge.identity)
-    replaced = {spec.name for spec, _ in evaluators}
-    kept = [item for item in run.measurements() if item.evaluator.split("@")[0] not in replaced]
+    done: set[str] = set()
+    try:
+        for spec, evaluator in evaluators:
+            run.event("evaluator", name=spec.name)
+            for judge in opened if NEEDS_JUDGE in spec.needs else [None]:
+                given = together if NEEDS_PANEL in spec.needs else plain
+                found = evaluator.evaluate(judged, replace(given, evaluator_model=judge), runtime)
+                fresh += found if judge is None else _apart(found, fresh, judge.identity)
+            done.add(spec.name)
+    finally:  # a judge that fails, such as one at an address, may not cost the figures of those before it
+        _write(run, [item for item in fresh if _evaluator_of(item) in done], done, judges, target)
+    return fresh
+
+
+def _write(
+    run: Run, fresh: Sequence[Measurement], replaced: Container[str], judges: Sequence[Bundle], target: HasFace
+) -> None:
+    """Store fresh figures in place of earlier ones of the same evaluators."""
+    kept = [item for item in run.measurements() if _evaluator_of(item) not in replaced]
     described = [describe_judge(judge, target) for judge in judges]
     run.write_measurements([*kept, *fresh], _known_judges(run.judges(), described, kept))
-    return fresh
+
+
+def _evaluator_of(item: Measurement) -> str:
+    return item.evaluator.split("@")[0]
 
 
 def _judges(
@@ -141,7 +156,7 @@ def _apart(found: Sequence[Measurement], earlier: Sequence[Measurement], identit
         if same is None:
             yield item
         elif measurement_to_dict(item) != measurement_to_dict(same):
-            yield replace(item, evaluator=f"{item.evaluator.split('@')[0]}@{identity}")
+            yield replace(item, evaluator=f"{_evaluator_of(item)}@{identity}")
 
 
 def _known_judges(

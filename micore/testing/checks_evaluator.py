@@ -23,6 +23,8 @@ from micore.testing.devices import pretend_accelerator
 from micore.testing.report import Check, require, skip
 
 BOUNDED = {"share": (0.0, 1.0), "probability": (0.0, 1.0), "fraction": (0.0, 1.0), "%": (0.0, 100.0)}
+OF_THE_USER = {"weights": "a file of weights", "endpoint": "an address"}
+"""Needs that no toy problem has."""
 TRUTH, NOISE, TWIN = "attack", "noise", "twin"
 SAMPLES = 3
 
@@ -55,8 +57,9 @@ class EvaluatorBench(Bench):
 
     def reference(self, device: torch.device | None = None) -> Reference:
         """Return what the evaluator may know."""
-        if "weights" in self.spec.needs and not self.options:
-            skip("needs weights of the user's; give their path as an option")
+        for need, what in OF_THE_USER.items():
+            if need in self.spec.needs and not self.options:
+                skip(f"needs {what} of the user's; name it by options")
         runtime, needs = self.runtime(device=device), self.spec.needs
         cases = [item.case for item in self.subjects[0].reconstructions]
         return Reference(
