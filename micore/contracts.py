@@ -15,6 +15,7 @@ from micore.defense import Config, Defense, Fitting, NoConfig
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.records import Case, Interval, Measurement, Reconstruction, Samples, Snapshot, Truth
+from micore.showing import ShowsBlurred, ShowsDifferences
 from micore.threat import Spending
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ __all__ = [
     "Fitting", "Forecast", "HasBaselines", "HasClassControls", "HasControl", "HasDeployment", "HasFloors",
     "HasForecast", "HasGenerator", "HasNotes", "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement",
     "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference", "Samples",
-    "ShowsDifferences", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
+    "ShowsBlurred", "ShowsDifferences", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
 ]  # fmt: skip
 
 
@@ -181,14 +182,6 @@ class HasClassControls(Protocol):
         self, attack: Sequence[Reconstruction], dataset: Dataset
     ) -> Mapping[str, Sequence[Reconstruction]]:
         """Return by name reconstructions of as many samples as the attack's; private data may be used."""
-
-
-@runtime_checkable
-class ShowsDifferences(Protocol):
-    """A modality that can mark where recovered samples differ from the truth."""
-
-    def show_against(self, truth: Samples, samples: Samples, limit: int) -> str:
-        """Return a self-contained HTML fragment of up to ``limit`` samples; truth: a sample, of length 1."""
 
 
 @runtime_checkable
