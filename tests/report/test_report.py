@@ -35,8 +35,8 @@ from tests.run_directories import (
 MODALITY: Any = NumberModality()
 
 KEYS = {
-    "schema", "run", "threat", "target", "data", "results", "judges", "classes", "curves", "cost", "cases", "controls",
-    "reproduction", "glossary", "validity", "not_tested", "headline",
+    "schema", "run", "threat", "target", "data", "results", "judges", "classes", "curves", "progress", "cost", "cases",
+    "controls", "reproduction", "glossary", "validity", "not_tested", "headline",
 }  # fmt: skip
 
 
