@@ -33,14 +33,16 @@ def curves(run: Run, found: Sequence[Finding]) -> list[Document]:
     stood = stands(run.measurements())
     if not stood:
         return []
-    spent, rows = _spent(run), []
+    queries, rows = spent(run), []
     for item in found:
         earlier = stood.get((item.evaluator, item.name), {})
         if not earlier or item.attack is None:
             continue
-        points = [_point(spent[index], earlier[index], index + 1) for index in sorted(earlier) if index < len(spent)]
+        points = [
+            _point(queries[index], earlier[index], index + 1) for index in sorted(earlier) if index < len(queries)
+        ]
         floor = item.highest_floor
-        points = [*points, _point(_total(run), item.subjects[ATTACK], None)]
+        points = [*points, _point(total(run), item.subjects[ATTACK], None)]
         rows.append(
             {
                 "name": item.name, "evaluator": item.evaluator, "unit": item.unit, "direction": item.direction,
@@ -78,27 +80,27 @@ def stands(measurements: Iterable[Measurement]) -> dict[tuple[str, str], dict[in
     return found
 
 
-def _spent(run: Run) -> list[int]:
+def spent(run: Run) -> list[int]:
     """Return the queries of the whole run at each stand: those of all cases, and what they share."""
     rows = list(run.rows().values())
     longest = max((len(row.get("snapshots", ())) for row in rows), default=0)
-    shared = _total(run) - sum(row["spending"]["queries"] for row in rows)
+    shared = total(run) - sum(row["spending"]["queries"] for row in rows)
     return [shared + sum(spent_at(row, index) for row in rows) for index in range(longest)]
 
 
 def spent_at(row: Mapping[str, Any], index: int) -> int:
     """Return what a case had spent at a stand; one that has no stand any more stays at its end."""
     looks: Sequence[int] = row.get("snapshots", ())
-    spent: int = looks[index] if index < len(looks) else row["spending"]["queries"]
-    return spent
+    queries: int = looks[index] if index < len(looks) else row["spending"]["queries"]
+    return queries
 
 
-def _total(run: Run) -> int:
+def total(run: Run) -> int:
     """Return the queries of the whole run; of one that stopped before it was closed, those of its cases."""
     if "ledger" not in run.manifest:
         return sum(row["spending"]["queries"] for row in run.rows().values())
-    total: int = run.manifest["ledger"]["total"]["queries"]
-    return total
+    queries: int = run.manifest["ledger"]["total"]["queries"]
+    return queries
 
 
 def _point(queries: int, item: Measurement, step: int | None) -> Document:

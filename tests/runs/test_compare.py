@@ -163,7 +163,8 @@ def test_text_has_a_row_for_each_run_and_figure(make: Make) -> None:
 def test_the_document_is_plain_json(make: Make) -> None:
     found = json.loads(json.dumps(compare([make("a", HIGH), make("b", LOW)]).to_dict(), allow_nan=False))
     assert found["schema"] == "micore.comparison/1"
-    assert set(found) == {"schema", "runs", "rows", "warnings", "statements"}
+    assert set(found) == {"schema", "runs", "rows", "warnings", "statements", "at_budget"}
+    assert found["at_budget"] is None
     assert found["rows"][0]["entries"][1]["difference_interval"]["level"] == 0.95
 
 
