@@ -30,7 +30,7 @@ MARGIN = 8.0
 
 def to_html(report: Document, gallery: Gallery) -> str:
     """Render a report document with the samples of a gallery, whose fragments are the modality's HTML."""
-    script = _script()
+    script = sorting_script()
     return _template().render(
         report=report, gallery=gallery, facts=facts, statements=statements, interval=figures.interval,
         number=figures.number, share=figures.share, plot=plot, curve=curve, course=course, trusted=Markup,
@@ -50,7 +50,8 @@ def policy_hash(script: str) -> str:
 
 
 @cache
-def _script() -> str:
+def sorting_script() -> str:
+    """Return the script of a page: it sorts tables."""
     return Path(__file__).with_name("sort.js").read_text(encoding="utf-8")
 
 

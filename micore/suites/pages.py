@@ -83,7 +83,7 @@ def _blocks(document: Document, tables: Tables, pictures: Sequence[str], *, ever
         yield _table(row_columns(figures), (row_cells(row, figures, _figure) for row in document["rows"]))
         yield CAPTION
     if document["seeds"]:
-        yield _table(seed_columns(figures), (seed_cells(row, figures) for row in document["seeds"]))
+        yield _table(seed_columns(figures), (seed_cells(row, figures, _figure) for row in document["seeds"]))
         yield SEEDS_CAPTION
     for table, picture in zip_longest(tables, pictures):
         yield f"**{escape(table['title'])}**"

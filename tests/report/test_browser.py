@@ -15,7 +15,7 @@ from micore.models import load_modality
 from micore.registry import Registry
 from micore.report import render
 from micore.runs import Run
-from tests.report.browser import Browser, find, launched
+from tests.report.browser import CONTRASTS, NAMELESS, Browser, column, find, launched, press
 from tests.run_directories import figures, make_run, manifest, measurement
 
 PROGRAM = find()
@@ -24,33 +24,6 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium to
 MODALITIES = ("image", "text", "graph", "audio")
 SCHEMES = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 PHONE = 400
-
-CONTRASTS = """
-(() => {
-  const light = (text) => {
-    const parts = text.match(/[\\d.]+/g).map(Number);
-    if (parts.length > 3 && parts[3] === 0) return null;
-    const [r, g, b] = parts.slice(0, 3).map((part) => part / 255)
-      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (item) => light(getComputedStyle(item).backgroundColor) ?? behind(item.parentElement);
-  const texts = [...document.querySelectorAll("main *")].filter((item) => !item.closest("svg")
-    && [...item.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
-  return texts.map((item) => {
-    const [low, high] = [light(getComputedStyle(item).color), behind(item)].sort((a, b) => a - b);
-    return [(high + 0.05) / (low + 0.05), item.outerHTML.slice(0, 80)];
-  });
-})()
-"""
-"""The contrast of each piece of text with what lies behind it, as WCAG 2 computes it."""
-
-NAMELESS = """
-[...document.querySelectorAll("img, svg, audio")].filter((item) => {
-  const name = item.alt || item.getAttribute("aria-label") || item.title;
-  return !name && !item.closest("[role=img][aria-label]");
-}).map((item) => item.outerHTML.slice(0, 80))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -152,18 +125,6 @@ def test_dark_and_light_differ(browser: Browser, pages) -> None:
         with browser.open(pages["image"], dark=dark) as page:
             colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert colours == ["rgb(247, 247, 245)", "rgb(20, 24, 27)"]
-
-
-def column(page, table: str, number: int) -> list[str]:
-    cells = f"[...document.querySelectorAll('{table} tbody tr')].map((row) => row.cells[{number}].textContent.trim())"
-    return page.evaluate(cells)
-
-
-def press(page, table: str, number: int) -> str:
-    """Press a column's head and return its direction."""
-    head = f"document.querySelector('{table} thead').rows[0].cells[{number}]"
-    page.evaluate(f"{head}.querySelector('button').click()")
-    return page.evaluate(f"{head}.getAttribute('aria-sort')")
 
 
 def test_tables_are_sorted_by_their_heads(browser: Browser, pages) -> None:
