@@ -1,4 +1,4 @@
-"""The figures of a report as CSV: one row for each figure and subject, then what was spent, by part and by case."""
+"""The figures of a report as CSV: one row for each figure and subject, then what was spent and what overlaps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 Document = Mapping[str, Any]
 
 COLUMNS = ("name", "evaluator", "subject", "value", "low", "high", "n", "clusters", "unit", "direction", "role")
-COST = "cost"
+COST, OVERLAP = "cost", "overlap"
 SPENT = {"queries": "samples", "gradients": "samples", "seconds": "s", "first_success": "queries"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What spreadsheets take for the beginning of a formula."""
@@ -23,6 +23,7 @@ def to_csv(report: Document) -> str:
     writer.writerow(COLUMNS)
     writer.writerows(_rows(report))
     writer.writerows(_costs(report["cost"]))
+    writer.writerows(_overlaps(report["data"]["overlap"]))
     return stream.getvalue()
 
 
@@ -57,6 +58,15 @@ def _costs(cost: Document) -> Iterator[list[object]]:
         for name, unit in SPENT.items():
             if row.get(name) is not None:
                 yield [name, COST, _text(subject), row[name], *[None] * 4, unit, "none", ""]
+
+
+def _overlaps(found: Document | None) -> Iterator[list[object]]:
+    """Yield what the audit of overlap counted, as figures of the evaluator ``overlap``; nothing where nobody looked."""
+    splits = {name: counts for name, counts in (found or {}).items() if isinstance(counts, Mapping)}
+    for split, counts in (splits or {"public": found or {}}).items():
+        for name, value in counts.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield [_text(name), OVERLAP, _text(split), value, *[None] * 4, "", "none", ""]
 
 
 def _text(value: str) -> str:

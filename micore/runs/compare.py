@@ -17,6 +17,7 @@ from micore.report.curves import total
 from micore.report.facts import accuracy
 from micore.report.figures import figure, finite
 from micore.report.findings import OVERALL, Finding, findings, main_finding
+from micore.report.statements import overlap_warnings
 from micore.runs.at_budget import Stand, budget_of, findings_at, stand_within
 from micore.runs.fairness import budget_warnings, fair_warnings
 from micore.runs.judges import judge_name
@@ -33,7 +34,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What a comparison says of a run besides its figures."""
+    """What a comparison says of a run besides its figures; overlap: where the adversary's data hold private ones."""
 
     id: str
     status: str
@@ -54,6 +55,7 @@ class RunFacts:
     compared_queries: int | None
     judges: Mapping[str, str]
     failed: int
+    overlap: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +213,7 @@ def _facts(run: Run, label: str, seats: Mapping[str, int], stand: Stand | None) 
         compared_queries=stand.queries if stand else None,
         judges={judge_name(seat): judge for judge, seat in seats.items()},
         failed=sum(case["status"] == "failed" for case in manifest["cases"]),
+        overlap=tuple(overlap_warnings(manifest.get("overlap") or None)),
     )
 
 

@@ -24,6 +24,7 @@ def fair_warnings(facts: Sequence[RunFacts], rows: Rows) -> Iterator[str]:
             yield f"{run.id} did not finish (status {run.status})."
         if run.failed:
             yield f"{run.failed} cases of {run.id} failed and are in no figure."
+        yield from (f"{run.id}: {text}" for text in run.overlap)
     first = facts[0]
     for run in facts[1:]:
         yield from (f"{run.id} and {first.id}: {text}." for text in _mismatches(run, first))

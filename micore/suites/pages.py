@@ -18,6 +18,7 @@ from micore.suites.texts import (
     figure_lines,
     judge_rows,
     machine_lines,
+    overlap_lines,
     row_cells,
     row_columns,
     seed_cells,
@@ -98,6 +99,9 @@ def _blocks(document: Document, tables: Tables, pictures: Sequence[str], *, ever
     judges = judge_rows(document)
     if judges:
         yield _table(("judged target", "judge", "architecture", "identity", "held-out accuracy"), judges)
+    overlaps = [f"- {escape(line)}" for line in overlap_lines(document)]
+    if overlaps:
+        yield "Overlap with private data:\n\n" + "\n".join(overlaps)
     yield f"Command: `{document['command']}`."
     yield f"Machine: {escape('; '.join(machine_lines(document)) or 'unknown')}."
     yield f"Versions: {escape(version_line(document) or 'unknown')}."

@@ -193,6 +193,13 @@ def judge_rows(document: Document) -> list[list[str]]:
     return list(found.values())
 
 
+def overlap_lines(document: Document) -> list[str]:
+    """Say for each target what the audit of overlap with its private data counted."""
+    found = {row["target"]: row["overlap"] for row in document["rows"] if row.get("overlap")}
+    return [f"{target}: " + "; ".join(f"{name}: {text}" for name, text in facts.items())
+            for target, facts in found.items()]  # fmt: skip
+
+
 def machine_lines(document: Document) -> list[str]:
     """Describe the machines, and the rows of a forward pass where they differ."""
     found = [", ".join(f"{key} {value}" for key, value in machine.items()) for machine in document["machines"]]

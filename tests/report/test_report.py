@@ -365,6 +365,26 @@ def test_shared_facts_overlap_and_other_data_are_warned_of(tmp_path: Path) -> No
     assert "not the one that the target was trained on" in warnings(run)
 
 
+@pytest.mark.parametrize(
+    ("prior", "warned"), [(None, False), ("vae", False), ("faces.safetensors", True), ("priors/faces", True)]
+)
+def test_a_prior_of_the_users_own_is_not_audited(tmp_path: Path, prior: str | None, warned: bool) -> None:
+    content = manifest(12)
+    content["attack"]["config"] = {"prior": prior}
+    assert ("whether it was trained on private data was not checked" in warnings(make_run(tmp_path / "run", content)))\
+        is warned  # fmt: skip
+
+
+def test_every_format_has_the_audit_of_overlap(tmp_path: Path) -> None:
+    content = manifest(12)
+    content["overlap"]["public"] |= {"equal": 4, "near": 1}
+    run = make_run(tmp_path / "run", content, figures())
+    for format in ("markdown", "html", "junit"):
+        assert "of 500 samples, 4 equal and 1 resemble a private one" in render(run, format)
+    assert document(run)["data"]["overlap"]["public"]["equal"] == 4
+    assert "equal,overlap,public,4,,,,,,none," in render(run, "csv").splitlines()
+
+
 def test_a_judge_with_the_targets_weights_is_self_graded(tmp_path: Path) -> None:
     judge = {**JUDGE["evaluator-model"], "independent": False, "independence": {"weights": False}}
     run = make_run(tmp_path / "run", measurements=figures(), judges={"evaluator-model": judge})

@@ -133,6 +133,7 @@ OTHER_JUDGE = {"evaluator-model": {**JUDGE["evaluator-model"], "fingerprint": "x
         ({"attack": {**ATTACK, "preset": "paper"}}, "preset paper and smoke"),
         ({"attack": {**ATTACK, "name": "other"}, "target": defended()}, "both attack and target differ"),
         ({"seed": 4}, "other seeds (4, 3)"),
+        ({"overlap": {"public": {"n": 500, "equal": 5, "near": 0}}}, "b: 5 samples of public (1%) equal or resemble"),
         ({"status": "budget"}, "did not finish (status budget)"),
         ({"cases": manifest(12, 11)["cases"]}, "other cases"),
         ({"evaluator": "accuracy@9999"}, "another identity"),

@@ -147,6 +147,9 @@ def test_markdown_has_rows_seeds_failures_and_circumstances(document: dict[str, 
     assert "- grids/none/by-label/0: failed: &lt;b&gt;no\\|good&lt;/b&gt;" in lines
     assert "Command: `mi bench toy.toml -o DIR --data-root DATA --device cpu`." in lines
     assert "Versions: micore 0.1.0, torch 2." in lines
+    (line,) = [line for line in lines if line.startswith("- grids: overlap audit: hash=exact; overlap of public: ")]
+    assert "of 500 samples, 0 equal and 0 resemble a private one" in line
+    assert line[2:] in (tmp_path / "out" / "bench.html").read_text()
     tables = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in tables[:5]}) == 1
 
