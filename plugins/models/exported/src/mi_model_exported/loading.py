@@ -1,4 +1,4 @@
-"""From exported files, and from a function of the user's, to targets."""
+"""From exported files, and from a function or a network of the user's, to targets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from micore.artifacts import Bundle
 from micore.configs import make_config
 from micore.contracts import Config
-from micore.errors import ModelError
+from micore.errors import ConfigError, ModelError
 from micore.external import External, SourceRequest
 from micore.files import digest, file_digest
 from micore.inputs import InputSpec
@@ -31,11 +32,11 @@ class ExportedConfig(Config):
     trust: bool = Field(False, description="read the file although it can run code; only for one that you made")
 
 
-class FunctionConfig(Config):
-    """Options of a function."""
+class PythonConfig(Config):
+    """Options of a function, or a network."""
 
-    answer: Literal["scores", "label"] = Field("scores", description="what it returns: (N, K) or (N,)")
-    values: Literal["probabilities", "logits"] = Field("probabilities", description="what the scores are")
+    answer: Literal["scores", "label"] = Field("scores", description="what a function returns: (N, K) or (N,)")
+    values: Literal["probabilities", "logits"] = Field("probabilities", description="what the scores of a function are")
     mean: list[float] = Field([], description="of the input's normalisation; empty: pixels in [0, 1]")
     std: list[float] = Field([], description="of the input's normalisation")
 
@@ -58,16 +59,37 @@ def load_program(request: SourceRequest) -> External:
     return _network(request, "export", _read_program)
 
 
-def load_function(request: SourceRequest) -> External:
-    """Import ``module:function``, which is called with inputs (N, ...) and returns scores (N, K) or labels (N,).
+def load_python(request: SourceRequest) -> External:
+    """Import ``module:name``: a function, or a network.
 
-    The module is looked for in the working directory, too.
+    A function is called with inputs (N, ...) and returns scores (N, K) or labels (N,). A network, an instance of
+    ``torch.nn.Module`` with its weights, gives logits (N, K); all access to it can be granted. The module is looked for
+    in the working directory, too.
 
-    Raises: UsageError without a data set; ConfigError; ModelError when it cannot be imported.
+    Raises: UsageError without a data set; ConfigError; ModelError when it cannot be imported or does not fit.
     """
-    config = make_config(FunctionConfig, request.options, "the function")
-    function = _imported(request.place)
+    config = make_config(PythonConfig, request.options, f"the target {request.uri}")
+    found = _imported(request.place)
     spec = replace(request.require_dataset().input, mean=tuple(config.mean), std=tuple(config.std))
+    if isinstance(found, nn.Module):
+        return _own_network(request, found, spec)
+    return _function(request, found, config, spec)
+
+
+def _own_network(request: SourceRequest, module: nn.Module, spec: InputSpec) -> External:
+    alone = [name for name in ("answer", "values") if name in request.options]
+    if alone:
+        raise ConfigError(f"{request.uri} is a network: {alone[0]} is for functions", hint="leave it out")
+    dataset = request.require_dataset()
+    _probe(module, spec, len(dataset.classes), request.uri, request.runtime.device)
+    card = request.card("py", spec)
+    weights = Bundle(card=card, weights={name: tensor.detach() for name, tensor in module.state_dict().items()})
+    return External(card=card, module=module, fingerprint=digest("py", str(module), weights.fingerprint))
+
+
+def _function(
+    request: SourceRequest, function: Callable[[Tensor], Any], config: PythonConfig, spec: InputSpec
+) -> External:
     labels = config.answer == "label"
 
     def respond(inputs: Tensor) -> Tensor:
@@ -143,7 +165,7 @@ class Exported(nn.Module):
 
 
 @torch.no_grad()
-def _probe(module: nn.Module, spec: InputSpec, n_classes: int, path: Path, device: torch.device) -> None:
+def _probe(module: nn.Module, spec: InputSpec, n_classes: int, place: Path | str, device: torch.device) -> None:
     """Check on two grey samples that input and output fit; this is no query of the adversary's."""
     module.eval()
     inputs = torch.full((2, *spec.shape), 0.5, device=device)
@@ -151,27 +173,35 @@ def _probe(module: nn.Module, spec: InputSpec, n_classes: int, path: Path, devic
         logits = module.to(device)(inputs)
     except Exception as error:  # seam: a foreign network's own fault
         raise ModelError(
-            f"{path} does not take samples of shape {list(spec.shape)}, two at a time: {_first_line(error)}",
+            f"{place} does not take samples of shape {list(spec.shape)}, two at a time: {_first_line(error)}",
             hint="give the data set and options (-D size=...) that fit, and export with a dynamic batch size",
         ) from error
     shape = tuple(getattr(logits, "shape", ()))
     if shape != (2, n_classes):
-        raise ModelError(f"{path} gives {shape} for 2 samples; logits of the data set's {n_classes} classes are needed")
+        raise ModelError(
+            f"{place} gives {shape} for 2 samples; logits of the data set's {n_classes} classes are needed"
+        )
+    if n_classes > 1 and bool((logits >= 0).all()) and torch.allclose(logits.sum(dim=1), torch.ones(2, device=device)):
+        raise ModelError(f"{place} gives probabilities; logits are needed", hint="leave its softmax out")
 
 
-def _imported(place: str) -> Callable[[Tensor], Any]:
+def _imported(place: str) -> Any:
     module_name, _, name = place.partition(":")
     if not module_name or not name:
-        raise ModelError(f"py:{place} names no function", hint="--model py:MODULE:FUNCTION")
+        raise ModelError(f"py:{place} names no function or network", hint="--model py:MODULE:NAME")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        function = getattr(importlib.import_module(module_name), name)
+        found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ModelError(f"py:{place} cannot be imported: {error}", hint="it is looked for here, too") from error
-    if not callable(function):
-        raise ModelError(f"py:{place} is no function")
-    return function  # type: ignore[no-any-return]
+    if isinstance(found, type):
+        raise ModelError(
+            f"py:{place} is a class", hint="name a function, or a network with its weights: network = MyNet(); ..."
+        )
+    if not callable(found):
+        raise ModelError(f"py:{place} is no function or network")
+    return found
 
 
 def _first_line(error: Exception) -> str:

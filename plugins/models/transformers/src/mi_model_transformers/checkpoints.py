@@ -21,7 +21,8 @@ READERS = {
 }
 """Which class of transformers reads the network of a role."""
 
-AUDIO_READER = "AutoModelForAudioClassification"
+CLASSIFIER_READERS = {"audio": "AutoModelForAudioClassification", "image": "AutoModelForImageClassification"}
+"""Which class reads a classifier of a modality other than text."""
 
 ENDINGS: Mapping[str, Role] = {
     "ForSequenceClassification": "classifier",
@@ -42,13 +43,13 @@ UNUSED = ("pooler.",)
 """Parts of which an encoder's embedding does not depend; some checkpoints leave them out."""
 
 
-def read_network(folder: Path, role: Role, *, trusted: bool = False, audio: bool = False) -> Any:
+def read_network(folder: Path, role: Role, *, trusted: bool = False, modality: str = "text") -> Any:
     """Return a checkpoint's network of a role, in float32 and with all its weights.
 
-    trusted: pickled weights are read, too; audio: it classifies sounds.
+    trusted: pickled weights are read, too; modality: what it classifies, when it is a classifier.
     Raises: ModelError for an architecture that has no such role, weights that are missing, and pickled ones.
     """
-    reader = getattr(transformers, AUDIO_READER if audio else READERS[role])
+    reader = getattr(transformers, CLASSIFIER_READERS.get(modality, READERS[role]))
     try:
         with _quiet():
             network, found = reader.from_pretrained(

@@ -16,6 +16,7 @@ from mi_model_transformers.checkpoints import Role, read_config, read_network, r
 from mi_model_transformers.classifier import SequenceClassifier, class_order
 from mi_model_transformers.encoder import Pooling, SentenceEncoder
 from mi_model_transformers.folders import digest_of, folder_of, weight_files
+from mi_model_transformers.image import ImageClassifier, image_input, image_settings_file, is_image
 from mi_model_transformers.language_model import CausalTransformer
 from mi_model_transformers.marks import bare_input, end_ids_of, longest_of, marked_input
 from mi_model_transformers.masked_model import MaskedTransformer
@@ -28,8 +29,11 @@ from micore.files import digest
 from micore.inputs import InputSpec
 from micore.versions import versions
 
-TEXT, AUDIO = "text", "audio"
-TAKEN = {TEXT: "texts", AUDIO: "waveforms"}
+TEXT, AUDIO, IMAGE = "text", "audio", "image"
+TAKEN = {TEXT: "texts", AUDIO: "waveforms", IMAGE: "images"}
+OPTIONS = {TEXT: ("pooling", "max_tokens"), AUDIO: ("seconds",), IMAGE: ()}
+"""The options of each modality alone."""
+
 PLAIN_PARTS = {"Transformer", "Pooling", "Normalize"}
 """Parts of a sentence-transformers model that are carried out here."""
 
@@ -57,17 +61,21 @@ def load(request: SourceRequest) -> External:
     folder = folder_of(request.place)
     files = weight_files(folder, trusted=config.trust)
     about = read_config(folder)
-    modality = AUDIO if is_audio(about) else TEXT
+    modality = _modality(about)
     if request.dataset is not None and request.dataset.modality != modality:
         raise ModelError(f"{request.uri} takes {TAKEN[modality]}; the data are of modality {request.dataset.modality}")
     _check_options(config, modality, request.uri)
-    role = config.role or ("classifier" if modality == AUDIO else role_of(folder, about))
+    role = config.role or (role_of(folder, about) if modality == TEXT else "classifier")
     classes = _classes(request, about, role)
+    settings: list[Path] = []
     if modality == AUDIO:
         module, spec = _audio_module(folder, about, classes, config, request)
+        settings = [settings_file(folder)]
+    elif modality == IMAGE:
+        module, spec = _image_module(folder, about, classes, config)
+        settings = [image_settings_file(folder)]
     else:
         module, spec = _module(folder, about, role, classes, config)
-    about_sound = [settings_file(folder)] if modality == AUDIO else []
     _try_out(module, spec, modality, request.uri)
     return External(
         card=Card(
@@ -75,21 +83,27 @@ def load(request: SourceRequest) -> External:
             classes=tuple(classes), data={}, versions=versions(),
         ),
         fingerprint=digest(
-            "hf", role, digest_of([folder / "config.json", *about_sound, *files]), spec.to_dict(),
+            "hf", role, digest_of([folder / "config.json", *settings, *files]), spec.to_dict(),
             config.model_dump(exclude={"trust", "seconds"}),
         ),
         module=module,
     )  # fmt: skip
 
 
+def _modality(about: Any) -> str:
+    if is_audio(about):
+        return AUDIO
+    return IMAGE if is_image(about) else TEXT
+
+
 def _check_options(config: CheckpointConfig, modality: str, uri: str) -> None:
-    """Refuse options of the other modality.
+    """Refuse options of other modalities.
 
     Raises: ConfigError.
     """
-    only = {TEXT: ("seconds",), AUDIO: ("pooling", "max_tokens")}[modality]
-    given = [name for name in only if getattr(config, name) is not None]
-    if modality == AUDIO and config.role not in (None, "classifier"):
+    others = [name for known, names in OPTIONS.items() if known != modality for name in names]
+    given = [name for name in others if getattr(config, name) is not None]
+    if modality != TEXT and config.role not in (None, "classifier"):
         given.append("role")
     if given:
         raise ConfigError(f"{uri} takes {TAKEN[modality]}: {given[0]} does not fit", hint="leave it out")
@@ -102,8 +116,18 @@ def _audio_module(
     front, rate = read_front(folder)
     spec = audio_input(rate, request.dataset, config.seconds)
     order = class_order(_own_classes(about), classes, by_number=config.labels == "number")
-    network = read_network(folder, "classifier", trusted=config.trust, audio=True)
+    network = read_network(folder, "classifier", trusted=config.trust, modality=AUDIO)
     return AudioClassifier(network, front, spec, order), spec
+
+
+def _image_module(
+    folder: Path, about: Any, classes: Sequence[str], config: CheckpointConfig
+) -> tuple[nn.Module, InputSpec]:
+    """Return a classifier of images, and its input."""
+    spec = image_input(folder, about)
+    order = class_order(_own_classes(about), classes, by_number=config.labels == "number")
+    network = read_network(folder, "classifier", trusted=config.trust, modality=IMAGE)
+    return ImageClassifier(network, spec, order), spec
 
 
 def _module(
@@ -174,15 +198,17 @@ def _json(path: Path, otherwise: Any) -> Any:
 
 @torch.no_grad()
 def _try_out(module: nn.Module, spec: InputSpec, modality: str, uri: str) -> None:
-    """Check on one text of full length, or on silence, that it fits; this is no query of the adversary's."""
-    inputs = torch.zeros(1, *spec.shape, dtype=torch.float32 if modality == AUDIO else torch.int64)
+    """Check on one text of full length, silence or one image that it fits; this is no query of the adversary's."""
+    inputs = torch.zeros(1, *spec.shape, dtype=torch.int64 if modality == TEXT else torch.float32)
     if modality == TEXT:
         inputs[0, -1] = int(spec.options["pad_id"] == 0)  # no padding at the end
     try:
         module.eval()(inputs)
     except (IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        unit, option = ("samples", "seconds") if modality == AUDIO else ("tokens", "max_tokens")
-        raise ModelError(
-            f"{uri} does not take {TAKEN[modality]} of {spec.shape[0]} {unit}: {str(error).splitlines()[0][:200]}",
-            hint=f"-M {option}=...",
-        ) from error
+        size, hint = {
+            TEXT: (f"{spec.shape[0]} tokens", "-M max_tokens=..."),
+            AUDIO: (f"{spec.shape[0]} samples", "-M seconds=..."),
+            IMAGE: (f"shape {list(spec.shape)}", "see the image processor's settings beside the checkpoint"),
+        }[modality]
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(f"{uri} does not take {TAKEN[modality]} of {size}: {reason}", hint=hint) from error
