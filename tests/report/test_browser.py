@@ -69,7 +69,7 @@ def odd_run(directory: Path, modality: str) -> Run:
         stands = [Snapshot(queries=10 * step, samples=samples(modality, 50.0)) for step in range(1, 4)]
         item = Reconstruction(
             case=Case(id=row["id"], goal="class", label=label), samples=samples(modality, label), scores=torch.zeros(2),
-            snapshots=stands,
+            snapshots=stands, history={"loss-" * 12: [9.5 - label, 4.25, 1 / (label + 1)]},
         )  # fmt: skip
         kept = None if row["status"] == "failed" else item
         run.write_case({**row, "spending": {"queries": 50, "gradients": 0}}, kept, implementation)
@@ -94,11 +94,26 @@ def test_a_report_is_quiet_self_contained_and_named(browser: Browser, pages, mod
     with browser.open(pages[modality], dark=dark) as page:
         assert page.evaluate("document.querySelectorAll('.gallery figure').length") == 11
         assert page.evaluate("document.querySelectorAll('img, svg').length") >= 5
-        assert page.evaluate("document.querySelectorAll('.curve svg').length") == 1
+        assert page.evaluate("document.querySelectorAll('.curve svg').length") == 2  # what was judged, and a loss
         assert page.evaluate(NAMELESS) == []
         assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)") is True
         asked = [address for address in page.requests() if not address.startswith("data:")]
         assert asked == [pages[modality]]
+        assert page.complaints() == []
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_blurred_samples_are_named_and_fit(browser: Browser, tmp_path: Path, modality) -> None:
+    implementation = load_modality(Registry.discover(), modality)
+    path = tmp_path / "blurred.html"
+    run = odd_run(tmp_path / "run", modality)
+    path.write_text(render(run, "html", modality=implementation, blurred=True), encoding="utf-8")
+    with browser.open(path.as_uri(), width=PHONE) as page:
+        assert page.evaluate("document.querySelectorAll('.gallery figure').length") == 11
+        assert page.evaluate("document.querySelectorAll('audio').length") == 0
+        assert page.evaluate("[...document.images].every((image) => image.naturalWidth <= 8)") is True
+        assert page.evaluate(NAMELESS) == []
+        assert page.overflow() <= 0
         assert page.complaints() == []
 
 
