@@ -19,7 +19,7 @@ from micore.report.figures import figure, finite
 from micore.report.findings import OVERALL, Finding, findings, main_finding
 from micore.report.statements import overlap_warnings
 from micore.runs.at_budget import Stand, budget_of, findings_at, stand_within
-from micore.runs.fairness import budget_warnings, fair_warnings
+from micore.runs.fairness import budget_warnings, fair_warnings, few_classes
 from micore.runs.judges import judge_name
 from micore.runs.store import Run
 
@@ -150,6 +150,7 @@ def compare(runs: Sequence[Run], *, at_budget: int | str | None = None) -> Compa
         warnings=(
             *fair_warnings(facts, {key: [items.get(key) for items in found] for key in shared}),
             *budget_warnings(facts, budget),
+            *few_classes([entry.classes for row in rows for entry in row.entries if entry]),
         ),
         statements=tuple(_statements(facts, rows, found)),
         at_budget=budget,

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     Rows = Mapping[Key, Sequence[Finding | None]]
 
+ENOUGH = 6
+"""Classes of which 2 of 2 ** n choices of signs are at most 1 in 20."""
+
 MUCH = 1.1
 """Runs whose queries differ by more than this factor are no fair comparison of what attacks can do."""
 
@@ -29,6 +32,16 @@ def fair_warnings(facts: Sequence[RunFacts], rows: Rows) -> Iterator[str]:
     for run in facts[1:]:
         yield from (f"{run.id} and {first.id}: {text}." for text in _mismatches(run, first))
     yield from _judge_warnings(facts, rows)
+
+
+def few_classes(classes: Sequence[int]) -> Iterator[str]:
+    """Say where differences rest on so few classes that no test could show any. classes: of each difference."""
+    least = min((count for count in classes if count), default=ENOUGH)
+    if least < ENOUGH:
+        yield (
+            f"Differences over {least} classes cannot be shown: with fewer than {ENOUGH}, all of them have one sign by "
+            "chance more often than once in 20 times."
+        )
 
 
 def _mismatches(run: RunFacts, first: RunFacts) -> Iterator[str]:

@@ -99,6 +99,13 @@ def test_one_common_class_has_no_interval(make: Make) -> None:
     assert entry.difference == pytest.approx(0.25 - HIGH[0])
 
 
+def test_too_few_classes_to_show_a_difference_are_warned_of(make: Make) -> None:
+    found = compare([make("a", HIGH), make("b", LOW[:5])])
+    assert "Differences over 5 classes cannot be shown" in found.warnings[-1]
+    assert "no difference in leakage is shown" in found.statements[0]
+    assert not any("cannot be shown" in text for text in compare([make("c", HIGH), make("d", LOW[:6])]).warnings)
+
+
 def test_equal_differences_of_all_classes_claim_no_certainty(make: Make) -> None:
     found = compare([make("a", [0.25] * 12), make("b", [0.5] * 12)])
     entry = found.rows[0].entries[1]
