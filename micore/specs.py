@@ -173,9 +173,10 @@ class DefenseSpec(Spec):
 class EvaluatorSpec(Spec):
     """An evaluator (`contracts.Evaluator`); ``default``: run after every attack that it fits.
 
-    ``needs`` names what it must be given: ``"evaluator-model"``, ``"private"``, ``"truth"``,
-    ``"label"`` (the class of each case), ``"ranking"`` (all candidates of a case in order), ``"weights"`` (a file of
-    the user's).
+    ``needs`` names what it must be given: ``"evaluator-model"`` (it runs once for each of the run's),
+    ``"evaluator-models"`` (all together, at least three: it runs once), ``"private"``, ``"truth"``, ``"label"`` (the
+    class of each case), ``"ranking"`` (all candidates of a case in order), ``"weights"`` (a file of the user's),
+    ``"endpoint"`` (an address of the user's).
     """
 
     kind: ClassVar[str] = "evaluator"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from broken import attacks, datasets, defenses, evaluators, modalities, models
+from good import CarefulEvaluator
 from toy_plugins import SPECS, good_registry, spec
 
 from micore.testing import checks_attack
@@ -22,6 +23,12 @@ def test_good_toy_passes_everything(kind, lab):
     assert report.passed, report.text()
     skipped = {row.check for row in report.rows if row.status == "skipped"}
     assert skipped <= {NEEDS_A_PACKAGE}, report.text()
+
+
+def test_an_evaluator_may_judge_with_several_models_and_find_nothing_in_noise(lab):
+    registry = good_registry(evaluator=spec("evaluator", CarefulEvaluator, needs=("evaluator-models",)))
+    report = check_plugin("evaluator", "toy", registry=registry, lab=lab)
+    assert report.passed, report.text()
 
 
 @pytest.mark.parametrize("toy", BROKEN, ids=lambda toy: f"{toy.check}-{toy.implementation.__name__}")
