@@ -146,9 +146,9 @@ def evaluate(
     return judge(registry or Registry.discover(), Path(run), evaluators=chosen, judges=judges)
 
 
-def compare(*directories: str | Path) -> runs.Comparison:
-    """Compare runs with the first of them; as ``mi compare``."""
-    return runs.compare([runs.Run.open(Path(directory)) for directory in directories])
+def compare(*directories: str | Path, at_budget: int | str | None = None) -> runs.Comparison:
+    """Compare runs with the first of them; as ``mi compare``. at_budget: queries, or ``equal``."""
+    return runs.compare([runs.Run.open(Path(directory)) for directory in directories], at_budget=at_budget)
 
 
 def bench(

@@ -15,6 +15,7 @@ from micore.defense import Config, Defense, Fitting, NoConfig
 from micore.inputs import InputSpec
 from micore.records import Case, Interval, Measurement, Reconstruction, Samples, Snapshot, Truth
 from micore.reference import IDENTITY_DIGITS, EvaluatorModel, Reference, Subject
+from micore.showing import ShowsBlurred, ShowsDifferences
 from micore.threat import Spending
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = [
     "EvaluatorModel", "Fitting", "Forecast", "HasBaselines", "HasBounds", "HasClassControls", "HasControl",
     "HasDeployment", "HasFloors", "HasForecast", "HasGenerator", "HasNotes", "HasObservations", "HasPrior", "HasTruth",
     "Interval", "Measurement", "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction",
-    "Reference", "Samples", "ShowsDifferences", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
+    "Reference", "Samples", "ShowsBlurred", "ShowsDifferences", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
 ]  # fmt: skip
 
 
@@ -187,14 +188,6 @@ class HasClassControls(Protocol):
         self, attack: Sequence[Reconstruction], dataset: Dataset
     ) -> Mapping[str, Sequence[Reconstruction]]:
         """Return by name reconstructions of as many samples as the attack's; private data may be used."""
-
-
-@runtime_checkable
-class ShowsDifferences(Protocol):
-    """A modality that can mark where recovered samples differ from the truth."""
-
-    def show_against(self, truth: Samples, samples: Samples, limit: int) -> str:
-        """Return a self-contained HTML fragment of up to ``limit`` samples; truth: a sample, of length 1."""
 
 
 @runtime_checkable

@@ -112,13 +112,13 @@ class Target:
             respond, counted = _elsewhere(model, width, ledger), None
         # who holds the network computes its scores, whatever its interface would answer
         guards = () if access >= Access.WHITE_BOX else output_defenses
-        answers = _answering(respond, own, ledger, guards, watched=watched)
+        answers = partial(_answering, respond, own, ledger, guards, watched=watched)
         self._services = {
-            name: (least, _serving(name, service, own, ledger, guards) if access >= least else None)
+            name: (least, _serving(name, service, own, ledger, guards, least) if access >= least else None)
             for name, (least, service) in (services or {}).items()
         }
-        self._labels = _labelling(answers)
-        self._scores = _showing(answers, form or AnswerForm()) if access >= Access.SCORES else None
+        self._labels = _labelling(answers(Access.LABEL))
+        self._scores = _showing(answers(Access.SCORES), form or AnswerForm()) if access >= Access.SCORES else None
         self._module = counted if access >= Access.WHITE_BOX else None
 
     @property
@@ -196,7 +196,7 @@ class CountedModule(nn.Module):
 
     def forward(self, samples: Samples) -> Tensor:
         """Return the logits of canonical samples, (N, classes), differentiable in them."""
-        self._ledger.charge(queries=len(samples))
+        self._ledger.charge(queries=len(samples), access=Access.WHITE_BOX)
         inputs = self._adapter(samples)
         # counted at the input: a loss on features alone passes no logits
         if isinstance(inputs, Tensor) and inputs.requires_grad:
@@ -217,14 +217,14 @@ def _placed(adapter: Callable[[Samples], Tensor], runtime: Runtime) -> Callable[
 
 
 def _answering(
-    respond: Respond, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense], *,
-    watched: bool,
+    respond: Respond, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense],
+    access: Access, *, watched: bool,
 ) -> Query:  # fmt: skip
-    """Close over the model: query in, defended scores (N, K), or labels (N,), out."""
+    """Close over the model: query in, defended scores (N, K), or labels (N,), out. access: what the adversary sees."""
 
     @torch.no_grad()
     def answer(samples: Samples) -> Tensor:
-        ledger.charge(queries=len(samples))
+        ledger.charge(queries=len(samples), access=access)
         scores = guarded(respond(adapter(samples)), samples, defenses)
         if watched:
             _show_watchers(defenses, scores, samples, ledger)
@@ -245,13 +245,14 @@ def _serve(module: HasServices, name: str, inputs: Samples, **options: Any) -> A
 
 
 def _serving(
-    name: str, service: Service, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense]
-) -> Service:
+    name: str, service: Service, adapter: Callable[[Samples], Tensor], ledger: Ledger, defenses: Sequence[Defense],
+    access: Access,
+) -> Service:  # fmt: skip
     """Close over a service: samples in, what the defenses leave of its results out."""
 
     @torch.no_grad()
     def serve(samples: Samples, **options: Any) -> Any:
-        ledger.charge(queries=len(samples))
+        ledger.charge(queries=len(samples), access=access)
         results = service(adapter(samples), **options)
         for defense in defenses:
             results = defense.adapt_service(name, results, samples)

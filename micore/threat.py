@@ -90,6 +90,8 @@ class Ledger:
     shared: Spending = field(default_factory=Spending)
     cases: dict[str, Spending] = field(default_factory=dict)
     used_access: Access | None = None
+    by_access: dict[str, int] = field(default_factory=dict)
+    """Of all queries how many needed which access, by its label, where whoever charged them said so."""
     _owners: Sequence[str] = ()
     _padding: int = 0
     _rows: int | None = None
@@ -125,14 +127,21 @@ class Ledger:
         """Record the highest access that was really used."""
         self.used_access = access if self.used_access is None else max(self.used_access, access)
 
-    def charge(self, *, queries: int = 0, gradients: int = 0) -> None:
-        """Count a batch of samples, before it is sent.
+    def note_by_access(self, earlier: Mapping[str, int]) -> None:
+        """Add what queries that are charged already needed, by the label of the access."""
+        for name, queries in earlier.items():
+            self.by_access[name] = self.by_access.get(name, 0) + queries
+
+    def charge(self, *, queries: int = 0, gradients: int = 0, access: Access | None = None) -> None:
+        """Count a batch of samples, before it is sent. access: what the queries need.
 
         Raises: BudgetExceeded if it does not fit in the budget; then nothing is counted.
         """
         spent = Spending(queries - self._padding_of(queries), gradients - self._padding_of(gradients))
         self._check(spent.queries)
         self._total.add(spent)
+        if access is not None and spent.queries:
+            self.note_by_access({access.label: spent.queries})
         n_owners = len(self._owners) or 1
         each = Spending(spent.queries // n_owners, spent.gradients // n_owners) if self._owners else Spending()
         for case_id in self._owners:
@@ -164,6 +173,7 @@ class Ledger:
             "cases": {case_id: spending.to_dict() for case_id, spending in self.cases.items()},
             "total": self.total.to_dict(),
             "used_access": self.used_access.label if self.used_access is not None else None,
+            "by_access": dict(self.by_access),
         }
 
     def restore(self, data: Mapping[str, Any]) -> None:
@@ -173,5 +183,6 @@ class Ledger:
         for own, earlier in spendings:
             own.add(Spending.from_dict(earlier))
             self._total.add(Spending.from_dict(earlier))
+        self.note_by_access(data.get("by_access", {}))
         if data.get("used_access"):
             self.note_access(Access.parse(data["used_access"]))

@@ -147,6 +147,22 @@ def test_used_access_is_the_highest():
     assert ledger.to_dict()["used_access"] == "white-box"
 
 
+def test_queries_are_told_apart_by_the_access_that_they_need():
+    ledger = Ledger(budget=Budget(queries=20))
+    with ledger.owned_by(["a", "b"], padding=2):
+        ledger.charge(queries=6, access=Access.SCORES)
+    ledger.charge(queries=3, access=Access.WHITE_BOX)
+    ledger.charge(gradients=9, access=Access.WHITE_BOX)
+    ledger.charge(queries=1)
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(queries=99, access=Access.LABEL)
+    assert ledger.by_access == {"scores": 4, "white-box": 3}
+    other = Ledger()
+    other.restore({**ledger.to_dict(), "used_access": None})
+    assert other.by_access == ledger.by_access
+    assert other.total == ledger.total
+
+
 def test_access_names():
     assert [Access.parse(access.label) for access in Access] == list(Access)
     assert Access.LABEL < Access.SCORES < Access.WHITE_BOX

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-LEVELS = NONE, RECOVERED, EVIDENCE, PRIVATE = ("none", "recovered", "evidence", "private")
-"""Which samples a report shows, each level with all before it."""
+LEVELS = NONE, BLURRED, RECOVERED, EVIDENCE, PRIVATE = ("none", "blurred", "recovered", "evidence", "private")
+"""Which samples a report shows, each level with all before it; blurred: those of the next one, unrecognisably."""
 
 
 @click.command()
@@ -38,7 +38,7 @@ LEVELS = NONE, RECOVERED, EVIDENCE, PRIVATE = ("none", "recovered", "evidence", 
     "--samples",
     type=click.Choice(LEVELS),
     help="Which samples the HTML shows, each level with those before: "
-    "none, recovered, what the adversary held (the default), private ones.",
+    "none, recovered ones blurred, recovered, what the adversary held (the default), private ones.",
 )
 @click.option("--show-private", is_flag=True, help="Put private samples beside the recovered ones: --samples private.")
 @click.option("--redact", is_flag=True, help="Leave out every sample: --samples none.")
@@ -91,11 +91,11 @@ def _page(app: App, run: Run, level: str) -> str:
     from micore.report import render
 
     shown = LEVELS[: LEVELS.index(level) + 1]
-    modality = _modality(app, run) if RECOVERED in shown else None
+    modality = _modality(app, run) if BLURRED in shown else None
     dataset = _private_data(app, run) if PRIVATE in shown else None
     return render(
-        run, "html", modality=modality, dataset=dataset, show_private=PRIVATE in shown, redact=RECOVERED not in shown,
-        evidence=EVIDENCE in shown,
+        run, "html", modality=modality, dataset=dataset, show_private=PRIVATE in shown, redact=level == NONE,
+        evidence=EVIDENCE in shown, blurred=level == BLURRED,
     )  # fmt: skip
 
 

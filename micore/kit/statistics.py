@@ -9,17 +9,20 @@ factor of 3.6 for 50 classes of 50 images in our simulation), so every interval 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "cluster_bootstrap", "paired_difference", "percentile_interval", "wilson"]
+__all__ = [
+    "Interval", "cluster_bootstrap", "holm", "paired_difference", "percentile_interval", "sign_flip_test", "wilson",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-12  # relative differences below this are rounding errors
+EXACT_PAIRS = 12  # pairs whose signs are all tried, 4,096 ways
 BLOCK_ENTRIES = 4_000_000  # resampled indices held in memory at once
 
 
@@ -106,6 +109,42 @@ def paired_difference(
     return Interval(estimate=a.mean - b.mean, low=low, high=high, level=level, clusters=len(a), method=method)
 
 
+def sign_flip_test(differences: ArrayLike, *, rng: np.random.Generator | int, resamples: int = 9999) -> float:
+    """Return the p-value, two-sided, of paired ``differences`` (N,) that would be as often positive as negative.
+
+    If neither of two runs were better, each pair could as well be the other way round: p is the share of all choices of
+    signs whose mean lies as far from 0. Up to `EXACT_PAIRS` pairs all choices are tried, so that few pairs can never
+    give a small p; of more, ``resamples`` drawn ones (Phipson and Smyth 2010 add the observed one to them).
+
+    Raises ValueError for empty or non-finite data.
+    """
+    pairs = np.asarray(differences, dtype=np.float64)
+    if pairs.ndim != 1 or not len(pairs) or not np.isfinite(pairs).all():
+        raise ValueError("differences must be a non-empty vector of finite numbers")
+    reached = abs(pairs.sum()) - ROUNDING * np.abs(pairs).sum()
+    if len(pairs) <= EXACT_PAIRS:
+        bits = np.arange(2 ** len(pairs))[:, None] >> np.arange(len(pairs))
+        return float((np.abs((1 - 2 * (bits & 1)) @ pairs) >= reached).mean())
+    generator, hits = np.random.default_rng(rng), 0
+    for count in _blocks(resamples, len(pairs)):
+        signs = 1 - 2 * generator.integers(2, size=(count, len(pairs)))
+        hits += int((np.abs(signs @ pairs) >= reached).sum())
+    return (hits + 1) / (resamples + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for asking as many questions at once, in the given order (Holm 1979).
+
+    Rejecting all that are at most alpha rejects any true hypothesis with a probability of at most alpha.
+    """
+    order, highest = sorted(range(len(p_values)), key=lambda place: p_values[place]), 0.0
+    corrected = [0.0] * len(p_values)
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
 def wilson(successes: float, n: float, *, level: float = 0.95) -> Interval:
     """Return the Wilson score interval of a rate: 0/300 gives [0, 0.0126], 270/300 gives [0.861, 0.929].
 
@@ -179,9 +218,16 @@ def _draws(clusters: int, rng: np.random.Generator | int, resamples: int) -> Ite
     """Yield blocks (R', C) of cluster positions, ``resamples`` rows in all, so that memory stays bounded."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-    generator, block = np.random.default_rng(rng), max(1, BLOCK_ENTRIES // clusters)
+    generator = np.random.default_rng(rng)
+    for count in _blocks(resamples, clusters):
+        yield generator.integers(clusters, size=(count, clusters))
+
+
+def _blocks(resamples: int, entries: int) -> Iterator[int]:
+    """Yield how many of the resamples to draw at once, so that memory stays bounded."""
+    block = max(1, BLOCK_ENTRIES // entries)
     for start in range(0, resamples, block):
-        yield generator.integers(clusters, size=(min(block, resamples - start), clusters))
+        yield min(block, resamples - start)
 
 
 def _fallback_bounds(table: _ClusterTable, level: float) -> tuple[float, float, str]:

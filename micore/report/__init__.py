@@ -39,13 +39,15 @@ def render(
     show_private: bool = False,
     redact: bool = False,
     evidence: bool = True,
+    blurred: bool = False,
     gates: Sequence[str] = (),
 ) -> str:
     """Return the report as ``html``, ``markdown``, ``json``, ``csv`` or ``junit``; only HTML holds samples.
 
     modality: shows the samples, without it there are none; dataset: where the private samples come
     from that ``show_private`` puts beside the recovered ones; ``redact`` leaves out every sample,
-    ``evidence=False`` what the adversary held of each case;
+    ``evidence=False`` what the adversary held of each case; ``blurred`` shows what was recovered too coarsely
+    to recognise anybody, and neither private samples nor evidence;
     gates: conditions such as ``accuracy > floor + 0.1``, each a test case of JUnit.
 
     Raises: UsageError for an unknown format or gate; RunError when the run directory is damaged.
@@ -62,7 +64,8 @@ def render(
     from micore.report.gallery import pictures
     from micore.report.html import to_html
 
-    shown = pictures(run, modality, dataset if show_private else None, redact=redact, evidence=evidence)
+    private = dataset if show_private else None
+    shown = pictures(run, modality, private, redact=redact, evidence=evidence, blurred=blurred)
     return to_html(content, shown)
 
 

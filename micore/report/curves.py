@@ -30,27 +30,45 @@ def curves(run: Run, found: Sequence[Finding]) -> list[Document]:
     """
     from micore.runs.subjects import ATTACK
 
-    stands = _stands(run.measurements())
-    if not stands:
+    stood = stands(run.measurements())
+    if not stood:
         return []
-    spent, rows = _spent(run), []
+    queries, rows = spent(run), []
     for item in found:
-        earlier = stands.get((item.evaluator, item.name), {})
+        earlier = stood.get((item.evaluator, item.name), {})
         if not earlier or item.attack is None:
             continue
-        points = [_point(spent[index], earlier[index], index + 1) for index in sorted(earlier) if index < len(spent)]
+        points = [
+            _point(queries[index], earlier[index], index + 1) for index in sorted(earlier) if index < len(queries)
+        ]
         floor = item.highest_floor
+        points = [*points, _point(total(run), item.subjects[ATTACK], None)]
         rows.append(
             {
                 "name": item.name, "evaluator": item.evaluator, "unit": item.unit, "direction": item.direction,
-                "points": [*points, _point(_total(run), item.subjects[ATTACK], None)],
-                "floor": {"name": floor.subject, "value": finite(floor.value)} if floor else None,
+                "points": points,
+                "floor": _bound(floor), "ceiling": _bound(item.subjects.get(item.ceiling) if item.ceiling else None),
+                "first_beyond_floor": _first_beyond(points, item.direction, floor),
             }
         )  # fmt: skip
     return rows
 
 
-def _stands(measurements: Iterable[Measurement]) -> dict[tuple[str, str], dict[int, Measurement]]:
+def _bound(item: Measurement | None) -> Document | None:
+    return {"name": item.subject, "value": finite(item.value)} if item else None
+
+
+def _first_beyond(points: Sequence[Document], direction: str, floor: Measurement | None) -> int | None:
+    """Return the queries at the first stand whose whole interval lies beyond the floor; None: at none of them."""
+    near = {"up": "low", "down": "high"}.get(direction)
+    if floor is None or near is None:
+        return None
+    sign = 1 if direction == "up" else -1
+    beyond = (item["queries"] for item in points if item[near] is not None and sign * (item[near] - floor.value) > 0)
+    return next(beyond, None)
+
+
+def stands(measurements: Iterable[Measurement]) -> dict[tuple[str, str], dict[int, Measurement]]:
     """Group the measurements of earlier stands by figure, then by the stand's number."""
     from micore.runs.subjects import SNAPSHOT
 
@@ -62,27 +80,27 @@ def _stands(measurements: Iterable[Measurement]) -> dict[tuple[str, str], dict[i
     return found
 
 
-def _spent(run: Run) -> list[int]:
+def spent(run: Run) -> list[int]:
     """Return the queries of the whole run at each stand: those of all cases, and what they share."""
     rows = list(run.rows().values())
     longest = max((len(row.get("snapshots", ())) for row in rows), default=0)
-    shared = _total(run) - sum(row["spending"]["queries"] for row in rows)
-    return [shared + sum(_at(row, index) for row in rows) for index in range(longest)]
+    shared = total(run) - sum(row["spending"]["queries"] for row in rows)
+    return [shared + sum(spent_at(row, index) for row in rows) for index in range(longest)]
 
 
-def _at(row: Mapping[str, Any], index: int) -> int:
+def spent_at(row: Mapping[str, Any], index: int) -> int:
     """Return what a case had spent at a stand; one that has no stand any more stays at its end."""
     looks: Sequence[int] = row.get("snapshots", ())
-    spent: int = looks[index] if index < len(looks) else row["spending"]["queries"]
-    return spent
+    queries: int = looks[index] if index < len(looks) else row["spending"]["queries"]
+    return queries
 
 
-def _total(run: Run) -> int:
+def total(run: Run) -> int:
     """Return the queries of the whole run; of one that stopped before it was closed, those of its cases."""
     if "ledger" not in run.manifest:
         return sum(row["spending"]["queries"] for row in run.rows().values())
-    total: int = run.manifest["ledger"]["total"]["queries"]
-    return total
+    queries: int = run.manifest["ledger"]["total"]["queries"]
+    return queries
 
 
 def _point(queries: int, item: Measurement, step: int | None) -> Document:
@@ -93,25 +111,27 @@ def _point(queries: int, item: Measurement, step: int | None) -> Document:
     }  # fmt: skip
 
 
-def drawing(lines: Mapping[str, Sequence[Document]], unit: str, floor: float | None = None) -> str | None:
+def drawing(
+    lines: Mapping[str, Sequence[Document]], unit: str, floor: float | None = None, across: str = "queries"
+) -> str | None:  # fmt: skip
     """Draw curves as an SVG; None where matplotlib is not installed.
 
     A curve that is alone has a band for its intervals; queries of different orders have a logarithmic axis. lines:
-    points by the name of their line; floor: a value to draw as a dashed line.
+    points by the name of their line; floor: a value to draw as a dashed line; across: what of a point is its place.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return None
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-    axes = figure.add_subplot(xlabel="queries", ylabel=unit)
+    axes = figure.add_subplot(xlabel=across, ylabel=unit)
     for name, points in lines.items():
         known = [point for point in points if point["value"] is not None]
-        axes.plot([point["queries"] for point in known], [point["value"] for point in known], marker="o", label=name)
+        axes.plot([point[across] for point in known], [point["value"] for point in known], marker="o", label=name)
         if len(lines) == 1:
-            _band(axes, known)
-    every = [point["queries"] for points in lines.values() for point in points if point["queries"]]
-    if every and max(every) > ORDERS * min(every):
+            _band(axes, known, across)
+    every = [point[across] for points in lines.values() for point in points if point[across]]
+    if across == "queries" and every and max(every) > ORDERS * min(every):
         axes.set_xscale("log")
     if floor is not None:
         axes.axhline(floor, linestyle="--", color="grey", label="floor")
@@ -154,10 +174,10 @@ def scatter(
     return _svg(figure)
 
 
-def _band(axes: Any, points: Sequence[Document]) -> None:
+def _band(axes: Any, points: Sequence[Document], across: str) -> None:
     bounded = [point for point in points if point["low"] is not None and point["high"] is not None]
     lows, highs = ([point[side] for point in bounded] for side in ("low", "high"))
-    axes.fill_between([point["queries"] for point in bounded], lows, highs, alpha=0.2)
+    axes.fill_between([point[across] for point in bounded], lows, highs, alpha=0.2)
 
 
 def _svg(figure: Any) -> str:

@@ -164,8 +164,28 @@ def cost(report: Document) -> list[Fact]:
         ("judging, training of judges included", duration(cost_["evaluation_s"])),
         ("from start to end, pauses included", duration(cost_["wall_s"])),
         ("most memory held by preparing and attacking", _memory(cost_["peak_memory_bytes"])),
+        *([("queries by the access that they needed", _settings(cost_["queries_by_access"]))]
+          if cost_["queries_by_access"] else []),
+        ("cost of a success", success(cost_["success"])),
         ("hardware", f"{hardware.get('device_name', MISSING)} ({_settings(hardware)})"),
-    ]
+    ]  # fmt: skip
+
+
+def success(found: Document) -> str:
+    """Say what each case that was recovered cost, with what is beyond the floor, or why that has no meaning."""
+    if found["each"] is None:
+        return f"{MISSING}: {found['reason']}"
+    counted = f"{number(found['successes'])} of {plural(found['cases'], 'case')} by {found['name']}"
+    texts = [f"{_spent(found['each'])} for each ({counted}; a share counts as a part)"]
+    if found["floor"]:
+        beyond = found["beyond_floor"]
+        each = f"{_spent(beyond)} for each" if beyond else f"{MISSING}, there is none"
+        texts.append(f"beyond what {found['floor']} gives anyway: {each}")
+    return "; ".join(texts)
+
+
+def _spent(each: Document) -> str:
+    return f"{number(each['queries'])} queries, {number(each['gradients'])} gradients, {duration(each['seconds'])}"
 
 
 def _memory(peak: Document | None) -> str:
@@ -203,3 +223,73 @@ def _settings(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
 def subjects(report: Document) -> list[Fact]:
     """Return what each column of the results is."""
     return [(subject["name"], subject["text"]) for subject in report["results"]["subjects"]]
+
+
+# tables, the same in HTML and Markdown ------------------------------------------------------------------
+
+PARTS = ("part", "queries", "gradients", "time")
+CASES = ("case", "status", "queries", "gradients", "time", "success", "first success")
+DEAREST = 20
+POINTS = 8
+
+
+def parts(report: Document) -> list[list[str]]:
+    """Return what preparing and attacking spent, and both."""
+    rows = report["cost"]["parts"]
+    return [[row["part"], _count(row["queries"]), _count(row["gradients"]), duration(row["seconds"])] for row in rows]
+
+
+def case_costs(report: Document) -> list[Document]:
+    """Return what cases spent: all in the run's order, or of many the dearest."""
+    rows: list[Document] = report["cost"]["cases"]
+    if len(rows) <= DEAREST:
+        return rows
+    return sorted(rows, key=lambda row: (-(row["queries"] or 0), -(row["seconds"] or 0)))[:DEAREST]
+
+
+def case_cost(row: Document) -> list[str]:
+    """Return the cells of `CASES`."""
+    return [
+        row["id"], row["status"] or "pending", _count(row["queries"]), _count(row["gradients"]),
+        duration(row["seconds"]), number(row["success"]), _count(row["first_success"]),
+    ]  # fmt: skip
+
+
+def case_costs_caption(report: Document) -> str:
+    """Say what the table of costs by case holds."""
+    rows, found = report["cost"]["cases"], report["cost"]["success"]
+    which = f"The {DEAREST} dearest of {len(rows)} cases" if len(rows) > DEAREST else "What each case spent"
+    text = f"{which}, without what they share; its time is its part of that of its batch."
+    if found["name"]:
+        text += f" Success: {found['name']} of the case."
+    if any(row["first_success"] is not None for row in rows):
+        text += " First success: queries of the case when most of its samples were right for the first time."
+    return text
+
+
+def bounds(row: Document) -> str:
+    """Say between which floor and ceiling a curve or a column stands."""
+    known = [f"{side} {row[side]['name']} {number(row[side]['value'])}" if row[side] else f"no {side}"
+             for side in ("floor", "ceiling")]  # fmt: skip
+    return ", ".join(known)
+
+
+def first_beyond(row: Document) -> str:
+    """Say when a curve was beyond its floor for the first time."""
+    if row["floor"] is None:
+        return "There is no floor to be beyond."
+    if row["first_beyond_floor"] is None:
+        return "Its interval lies beyond the floor at none of these points."
+    return f"Its interval lies beyond the floor from {row['first_beyond_floor']:,} queries on."
+
+
+def looks(row: Document) -> list[Document]:
+    """Return a few points of an attack's own progress, the first and the last among them."""
+    points: list[Document] = row["points"]
+    if len(points) <= POINTS:
+        return points
+    return [points[round(index * (len(points) - 1) / (POINTS - 1))] for index in range(POINTS)]
+
+
+def _count(value: int | None) -> str:
+    return MISSING if value is None else f"{value:,}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from micore.contracts import HasTruth, ShowsDifferences
+from micore.contracts import HasTruth, ShowsBlurred, ShowsDifferences
 from micore.report.model import class_name
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 EVIDENCE = "evidence"
 MAX_CASES = 24
 PER_CASE = 3
+
+NO_RECONSTRUCTION = "There is nothing to show: no case has a reconstruction."
+BLURRED = (
+    "Samples are shown blurred: that there are any, not of whom. This page holds nothing finer; the run directory "
+    "does. Whoever has the likely originals can still compare them with what is left."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,26 +44,59 @@ class Gallery:
 
 
 def pictures(
-    run: Run, modality: Modality | None, private_data: Dataset | None, *, redact: bool, evidence: bool = True
+    run: Run,
+    modality: Modality | None,
+    private_data: Dataset | None,
+    *,
+    redact: bool,
+    evidence: bool = True,
+    blurred: bool = False,
 ) -> Gallery:
     """Show the first samples of the first cases, in the run's order and not by how good they are.
 
     private_data: given only when a person asked for private samples; evidence: show what the adversary held of each
-    case, which is often private as well.
+    case, which is often private as well; blurred: neither of both, and of the rest what a modality shows of it blurred.
     """
     if redact:
         return _nothing("Samples are left out of this report; the run directory still holds them.")
     if modality is None:
         return _nothing("The samples cannot be shown: the plugin of their modality is not installed.")
+    if blurred:
+        return _blurred(run, modality)
     recovered = run.reconstructions(modality)
     if not recovered:
-        return _nothing("There is nothing to show: no case has a reconstruction.")
+        return _nothing(NO_RECONSTRUCTION)
     stored = {name: items for name, items in run.controls(modality).items() if evidence or name != EVIDENCE}
     controls = {name: {item.case.id: item for item in items} for name, items in stored.items()}
     exhibits = [_exhibit(run, item, controls, modality, private_data) for item in recovered[:MAX_CASES]]
     columns = list(dict.fromkeys(name for exhibit in exhibits for name in exhibit.fragments))
     reason = _reason(private_data, columns)
     return Gallery(columns=columns, exhibits=exhibits, total=len(recovered), reason=reason)
+
+
+def _blurred(run: Run, modality: Modality) -> Gallery:
+    """Show what was recovered, and what the controls gave, as coarsely as the modality does."""
+    if not isinstance(modality, ShowsBlurred):
+        return _nothing("The samples are left out: this modality cannot show them blurred.")
+    recovered = run.reconstructions(modality)
+    if not recovered:
+        return _nothing(NO_RECONSTRUCTION)
+    controls = {name: items for name, items in run.controls(modality).items() if name != EVIDENCE}
+    columns = {"recovered": recovered, **controls}
+    by_case = {name: {item.case.id: item.samples for item in items} for name, items in columns.items()}
+    exhibits = [
+        Exhibit(
+            case=item.case.id,
+            class_name=class_name(run, item.case.label),
+            fragments={
+                name: modality.show_blurred(samples[item.case.id], PER_CASE)
+                for name, samples in by_case.items()
+                if item.case.id in samples
+            },
+        )
+        for item in recovered[:MAX_CASES]
+    ]
+    return Gallery(columns=list(columns), exhibits=exhibits, total=len(recovered), reason=BLURRED)
 
 
 def _nothing(reason: str) -> Gallery:

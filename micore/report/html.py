@@ -19,6 +19,7 @@ from micore import __version__
 from micore.report import facts, figures, statements
 from micore.report.curves import drawing
 from micore.report.gallery import Gallery
+from micore.report.progress import PROGRESS
 from micore.report.words import DIRECTIONS
 
 Document = Mapping[str, Any]
@@ -29,11 +30,12 @@ MARGIN = 8.0
 
 def to_html(report: Document, gallery: Gallery) -> str:
     """Render a report document with the samples of a gallery, whose fragments are the modality's HTML."""
-    script = _script()
+    script = sorting_script()
     return _template().render(
         report=report, gallery=gallery, facts=facts, statements=statements, interval=figures.interval,
-        number=figures.number, share=figures.share, plot=plot, curve=curve, trusted=Markup, version=__version__,
-        exact=exact, script=script, script_hash=policy_hash(script), directions=DIRECTIONS,
+        number=figures.number, share=figures.share, plot=plot, curve=curve, course=course, trusted=Markup,
+        version=__version__, exact=exact, script=script, script_hash=policy_hash(script), directions=DIRECTIONS,
+        progress_text=PROGRESS,
     )  # fmt: skip
 
 
@@ -48,7 +50,8 @@ def policy_hash(script: str) -> str:
 
 
 @cache
-def _script() -> str:
+def sorting_script() -> str:
+    """Return the script of a page: it sorts tables."""
     return Path(__file__).with_name("sort.js").read_text(encoding="utf-8")
 
 
@@ -65,6 +68,12 @@ def curve(row: Document) -> Markup | None:
     """Draw one curve of recovery over queries; None where that cannot be done."""
     floor = row["floor"]["value"] if row["floor"] else None
     picture = drawing({row["name"]: row["points"]}, f"{row['name']}, {row['unit']}", floor)
+    return None if picture is None else Markup(picture)
+
+
+def course(row: Document) -> Markup | None:
+    """Draw what an attack recorded of itself; None where that cannot be done."""
+    picture = drawing({row["name"]: row["points"]}, row["name"], across="look")
     return None if picture is None else Markup(picture)
 
 

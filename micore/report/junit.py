@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as Tree
 
+from micore.report import facts
 from micore.report.gates import FAILED, UNDECIDED, Outcome
 
 Document = Mapping[str, Any]
@@ -46,6 +47,7 @@ def _properties(report: Document) -> dict[str, Any]:
     return {
         "attack": threat["attack"]["name"], "access": threat["access"]["granted"], "seed": block["seed"],
         "target": block["target_fingerprint"], "data": block["data_fingerprint"], "command": block["command"],
+        **dict(facts.overlap(report["data"]["overlap"])),
     }  # fmt: skip
 
 

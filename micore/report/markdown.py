@@ -8,6 +8,7 @@ from typing import Any
 
 from micore.report import facts
 from micore.report.figures import figure, number, share
+from micore.report.progress import PROGRESS
 from micore.report.statements import beats, classes_caption, independence_facts
 
 Document = Mapping[str, Any]
@@ -41,9 +42,10 @@ def _parts(report: Document) -> Iterator[str]:
     yield from ("## Data", _facts(facts.data(report)))
     yield from ("## Results", *_results(report["results"]))
     yield from _curves(report["curves"])
+    yield from _progress(report["progress"])
     yield from ("## Evaluator models", *_judges(report["judges"]))
     yield from ("## By case", *_classes(report["classes"]))
-    yield from ("## Cost", _facts(facts.cost(report)))
+    yield from ("## Cost", _facts(facts.cost(report)), *_costs(report))
     yield from ("## Cases", *_cases(report))
     yield from ("## Samples", "The HTML report shows them.")
     yield from ("## Validity", _bullets(f"{item['level']}: {item['text']}" for item in report["validity"]))
@@ -89,11 +91,33 @@ def _curves(curves: Sequence[Document]) -> Iterator[str]:
             point["step"] or "end",
             f"{point['queries']:,}",
             figure({**point, "interval": _bounds(point)}),
+            facts.bounds(row),
         )
         for row in curves
         for point in row["points"]
     ]
-    yield table(("measurement", "evaluator", "step", "queries", "value"), rows)
+    yield table(("measurement", "evaluator", "step", "queries", "value", "floor and ceiling"), rows)
+    yield _bullets(f"{row['name']} ({row['evaluator']}): {facts.first_beyond(row)}" for row in curves)
+
+
+def _progress(series: Sequence[Document]) -> Iterator[str]:
+    if not series:
+        return
+    yield "## What the attack saw of itself"
+    yield escape(PROGRESS)
+    rows = [
+        (row["name"], point["look"], figure({**point, "interval": _bounds(point)}), point["cases"])
+        for row in series
+        for point in facts.looks(row)
+    ]
+    yield table(("series", "look", "mean and quartiles", "cases"), rows)
+
+
+def _costs(report: Document) -> Iterator[str]:
+    if report["cost"]["parts"]:
+        yield table(facts.PARTS, facts.parts(report))
+    yield escape(facts.case_costs_caption(report))
+    yield table(facts.CASES, [facts.case_cost(row) for row in facts.case_costs(report)])
 
 
 def _bounds(point: Document) -> Document | None:
@@ -119,8 +143,16 @@ def _classes(classes: Document) -> Iterator[str]:
             [
                 (row["id"], row["class"] or "n/a", row["status"], *(number(value) for value in row["values"]))
                 for row in classes["rows"]
+            ]
+            + [
+                (f"{side}, all cases", "", "", *(_bound(column[side]) for column in classes["columns"]))
+                for side in ("floor", "ceiling")
             ],
         )
+
+
+def _bound(found: Document | None) -> str:
+    return f"{found['name']} {number(found['value'])}" if found else "none"
 
 
 def _cases(report: Document) -> Iterator[str]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from micore.contracts import Measurement
 from micore.report import words
 from micore.report.command import attack_command
+from micore.report.cost import cost
 from micore.report.curves import curves
 from micore.report.figures import finite
 from micore.report.findings import Finding, class_names, findings, floor_names, main_finding, subject_order
 from micore.report.glossary import TERMS, explain, paragraph
+from micore.report.progress import progress
 from micore.report.statements import headline, not_tested, validity
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ def build(run: Run) -> Document:
         "data": {**manifest["data"], "overlap": manifest.get("overlap") or None},
         "results": _results(run, found),
         "curves": curves(run, found),
+        "progress": progress(rows.values()),
         "judges": run.judges(),
         "classes": _classes(run, found),
-        "cost": _cost(manifest, rows.values()),
+        "cost": cost(run, found),
         "cases": _cases(manifest, rows),
         "controls": list(floor_names(run)),
         "reproduction": _reproduction(manifest),
@@ -173,7 +175,7 @@ def _classes(run: Run, found: Sequence[Finding]) -> Document:
     """Return the attack's figures case by case, ordered from most to least leakage by the main figure."""
     main = main_finding(found)
     measured = [item for item in found if item.attack is not None and item.attack.per_case]
-    columns = [{"name": item.name, "evaluator": item.evaluator, "direction": item.direction} for item in measured]
+    columns = [_column(item) for item in measured]
     rows = [_class_row(run, case, measured) for case in run.manifest["cases"]]
     position = next((index for index, item in enumerate(measured) if item is main), None)
     if position is not None:
@@ -184,6 +186,17 @@ def _classes(run: Run, found: Sequence[Finding]) -> Document:
     return {
         "columns": columns, "rows": shown, "total": len(rows), "extremes": EXTREMES if many else None,
         "ordered_by": main.name if main is not None and position is not None else None,
+    }  # fmt: skip
+
+
+def _column(item: Finding) -> Document:
+    """Return the head of a column, with floor and ceiling over all cases."""
+    ceiling = item.subjects.get(item.ceiling) if item.ceiling else None
+    bounds = {"floor": item.highest_floor, "ceiling": ceiling}
+    return {
+        "name": item.name, "evaluator": item.evaluator, "direction": item.direction,
+        **{side: {"name": found.subject, "value": finite(found.value)} if found else None
+           for side, found in bounds.items()},
     }  # fmt: skip
 
 
@@ -205,29 +218,7 @@ def class_name(run: Run, label: int | None) -> str | None:
     return str(names[label]) if label is not None and 0 <= label < len(names) else None
 
 
-# cost and cases ------------------------------------------------------------------------------------
-
-
-def _cost(manifest: Mapping[str, Any], rows: Iterable[Row]) -> Document:
-    seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
-    preparation, timings = manifest.get("preparation"), manifest.get("timings", {})
-    return {
-        "preparation_s": preparation["seconds"] if preparation else None,
-        "preparation_cached": preparation["cached"] if preparation else None,
-        "attack_s": timings.get("attack_s", round(sum(seconds), 3) if seconds else None),
-        "evaluation_s": timings.get("evaluate_s"),
-        "cases_timed": len(seconds),
-        "peak_memory_bytes": manifest.get("peak_memory_bytes"),
-        "wall_s": _elapsed(manifest.get("created"), manifest.get("finished")),
-        "target_training_s": manifest["target"]["card"].get("training", {}).get("seconds"),
-        "hardware": manifest.get("hardware", {}),
-    }
-
-
-def _elapsed(start: str | None, end: str | None) -> float | None:
-    if not start or not end:
-        return None
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+# cases and the rest --------------------------------------------------------------------------------------
 
 
 def _cases(manifest: Mapping[str, Any], rows: Mapping[str, Row]) -> Document:

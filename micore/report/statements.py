@@ -12,6 +12,10 @@ from micore.report.figures import figure, plural, share
 Document = Mapping[str, Any]
 
 
+PRIOR = "prior"
+"""The setting by which a user gives an attack a prior of their own, as a file."""
+
+
 def headline(report: Document) -> dict[str, Any]:
     """Say the main figure with its interval, floor and ceiling, and how far it carries."""
     row = next((row for row in report["results"]["rows"] if row["main"]), None)
@@ -245,7 +249,17 @@ def _judge_warnings(report: Document) -> Iterator[str]:
 
 
 def _overlap_warnings(report: Document) -> Iterator[str]:
-    overlap = report["data"]["overlap"]
+    yield from overlap_warnings(report["data"]["overlap"])
+    prior = report["threat"]["config"].get(PRIOR)
+    if isinstance(prior, str) and any(sign in prior for sign in "./\\"):
+        yield (
+            f"The attack's prior was made before the run ({prior}): whether it was trained on private data was not "
+            "checked, only the public data of this run were."
+        )
+
+
+def overlap_warnings(overlap: Document | None) -> Iterator[str]:
+    """Say where the adversary's data hold private ones, or that nobody looked."""
     if overlap is None:
         yield "Overlap of the adversary's data with the private data was not checked."
         return

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from micore.contracts import Interval, Measurement
 from micore.errors import UsageError
 from micore.files import digest
-from micore.kit.statistics import paired_difference
+from micore.kit.statistics import holm, paired_difference, sign_flip_test
+from micore.report.curves import total
 from micore.report.facts import accuracy
-from micore.report.figures import figure, finite, number
-from micore.report.findings import Finding, findings, main_finding
-from micore.report.markdown import escape, table
+from micore.report.figures import figure, finite
+from micore.report.findings import OVERALL, Finding, findings, main_finding
+from micore.report.statements import overlap_warnings
+from micore.runs.at_budget import Stand, budget_of, findings_at, stand_within
+from micore.runs.fairness import budget_warnings, fair_warnings, few_classes
 from micore.runs.judges import judge_name
 from micore.runs.store import Run
 
@@ -25,17 +28,13 @@ COMPARISON_SCHEMA = "micore.comparison/1"
 Key = tuple[str, str]
 """The evaluator and the name of a measurement."""
 
-RUN_COLUMNS = (
-    "run", "attack", "access", "architecture", "defenses", "held-out accuracy", "queries", "gradients",
-)  # fmt: skip
-FIGURE_COLUMNS = (
-    "measurement", "evaluator", "run", "attack", "floors", "ceiling", "beats the floor", "difference",
-)  # fmt: skip
+ALPHA = 0.05
+"""A difference is shown where its corrected p-value is at most this, and its interval excludes 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What a comparison says of a run besides its figures."""
+    """What a comparison says of a run besides its figures; overlap: where the adversary's data hold private ones."""
 
     id: str
     status: str
@@ -53,13 +52,18 @@ class RunFacts:
     data: str | None
     queries: int | None
     gradients: int | None
+    compared_queries: int | None
     judges: Mapping[str, str]
     failed: int
+    overlap: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One run's figure, and its difference to the first run over the ``classes`` that both attacked."""
+    """One run's figure, and its difference to the first run over the ``classes`` that both attacked.
+
+    p_value: of the difference, by signs of the classes; p_corrected: for all differences of the comparison at once.
+    """
 
     run: str
     value: float | None
@@ -71,6 +75,15 @@ class Entry:
     difference_interval: Interval | None = None
     classes: int = 0
     method: str | None = None
+    p_value: float | None = None
+    p_corrected: float | None = None
+
+    def differs(self, p_value: float | None) -> bool | None:
+        """Whether a difference is shown, by a p-value of it; None where that cannot be said."""
+        bounds = self.difference_interval
+        if bounds is None or p_value is None:
+            return None
+        return p_value <= ALPHA and not bounds.low <= 0 <= bounds.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +101,15 @@ class Row:
 class Comparison:
     """Runs side by side; differences are to the first one.
 
-    warnings: what makes the runs less than comparable; statements: utility against leakage.
+    warnings: what makes the runs less than comparable; statements: utility against leakage; at_budget: the queries
+    within which the figures were reached, None: those of the end of each run.
     """
 
     runs: Sequence[RunFacts]
     rows: Sequence[Row]
     warnings: Sequence[str] = field(default_factory=tuple)
     statements: Sequence[str] = field(default_factory=tuple)
+    at_budget: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -102,32 +117,48 @@ class Comparison:
 
     def text(self) -> str:
         """Return the comparison as Markdown."""
-        return "\n\n".join(_text(self)) + "\n"
+        from micore.runs.comparison_text import to_text
+
+        return to_text(self)
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def compare(runs: Sequence[Run], *, at_budget: int | str | None = None) -> Comparison:
     """Compare every measurement that at least two of the runs have; differences are to the first run.
 
-    Raises: UsageError for fewer than two runs, or the same one twice.
+    at_budget: compare each run at its last stand that cost no more queries, preparation included, or, ``equal``, no
+    more than the cheapest of the runs spent in all; None: at its end.
+
+    Raises: UsageError for fewer than two runs, or the same one twice, or no equal budget.
     """
     names = [run.directory.resolve() for run in runs]
     if len(runs) < 2 or len(set(names)) != len(names):
         raise UsageError("a comparison needs two or more different runs")
     seats = [_seats(run, runs[0]) for run in runs]
-    facts = [_facts(*each) for each in zip(runs, _labels(runs), seats, strict=True)]
+    budget = None if at_budget is None else budget_of(runs, at_budget)
+    stood = [_stand(run, budget) for run in runs]
+    facts = [_facts(*each) for each in zip(runs, _labels(runs), seats, stood, strict=True)]
     found = [
-        {(_evaluator(item.evaluator, seated), item.name): item for item in findings(run)}
-        for run, seated in zip(runs, seats, strict=True)
+        {(_evaluator(item.evaluator, seated), item.name): item for item in findings_at(run, findings(run), stand)}
+        for run, seated, stand in zip(runs, seats, stood, strict=True)
     ]
     order = dict.fromkeys(key for items in found for key in items if items[key].attack is not None)
     shared = [key for key in order if sum(key in items for items in found) > 1]
-    rows = [_row(key[0], runs, facts, [items.get(key) for items in found]) for key in shared]
+    rows = _corrected([_row(key[0], runs, facts, [items.get(key) for items in found]) for key in shared])
     return Comparison(
         runs=facts,
         rows=rows,
-        warnings=tuple(_warnings(facts, {key: [items.get(key) for items in found] for key in shared})),
+        warnings=(
+            *fair_warnings(facts, {key: [items.get(key) for items in found] for key in shared}),
+            *budget_warnings(facts, budget),
+            *few_classes([entry.classes for row in rows for entry in row.entries if entry]),
+        ),
         statements=tuple(_statements(facts, rows, found)),
+        at_budget=budget,
     )
+
+
+def _stand(run: Run, budget: int | None) -> Stand | None:
+    return Stand(queries=total(run)) if budget is None else stand_within(run, budget)
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -159,9 +190,9 @@ def _evaluator(evaluator: str, seats: Mapping[str, int]) -> str:
     return f"{plain}, judge {seat + 1}" if seat else plain
 
 
-def _facts(run: Run, label: str, seats: Mapping[str, int]) -> RunFacts:
+def _facts(run: Run, label: str, seats: Mapping[str, int], stand: Stand | None) -> RunFacts:
     manifest = run.manifest
-    card, total = manifest["target"]["card"], (manifest.get("ledger") or {}).get("total", {})
+    card, whole = manifest["target"]["card"], (manifest.get("ledger") or {}).get("total", {})
     utility = accuracy(card.get("metrics", {}), "holdout")
     return RunFacts(
         id=label,
@@ -178,10 +209,12 @@ def _facts(run: Run, label: str, seats: Mapping[str, int]) -> RunFacts:
         holdout_accuracy=utility["value"] if utility else None,
         holdout_interval=Interval(**utility["interval"]) if utility and utility["interval"] else None,
         data=manifest["data"].get("fingerprint"),
-        queries=total.get("queries"),
-        gradients=total.get("gradients"),
+        queries=whole.get("queries"),
+        gradients=whole.get("gradients"),
+        compared_queries=stand.queries if stand else None,
         judges={judge_name(seat): judge for judge, seat in seats.items()},
         failed=sum(case["status"] == "failed" for case in manifest["cases"]),
+        overlap=tuple(overlap_warnings(manifest.get("overlap") or None)),
     )
 
 
@@ -232,7 +265,31 @@ def _difference(run: Run, item: Measurement, first_run: Run, first: Measurement)
     return {
         "difference": finite(found.estimate), "difference_interval": bounds if known else None,
         "classes": found.clusters, "method": found.method,
+        "p_value": sign_flip_test([one - two for one, two in zip(*pairs, strict=True)], rng=seed),
     }  # fmt: skip
+
+
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """Correct the p-values of all differences that say something of leakage for being asked at once (Holm)."""
+    asked = [
+        (row, place, entry.p_value)
+        for row in rows
+        if row.direction in OVERALL
+        for place, entry in enumerate(row.entries)
+        if entry is not None and entry.p_value is not None
+    ]
+    corrected = holm([value for _, _, value in asked])
+    known = {(id(row), place): value for (row, place, _), value in zip(asked, corrected, strict=True)}
+    return [
+        replace(
+            row,
+            entries=[
+                replace(entry, p_corrected=known.get((id(row), place))) if entry else None
+                for place, entry in enumerate(row.entries)
+            ],
+        )
+        for row in rows
+    ]
 
 
 def _by_class(run: Run, item: Measurement) -> dict[str, float]:
@@ -244,54 +301,6 @@ def _by_class(run: Run, item: Measurement) -> dict[str, float]:
         if math.isfinite(value):
             members.setdefault(case_id if label is None else f"label {label}", []).append(value)
     return {name: math.fsum(values) / len(values) for name, values in members.items()}
-
-
-# what to doubt -------------------------------------------------------------------------------------
-
-
-def _warnings(facts: Sequence[RunFacts], rows: Mapping[Key, Sequence[Finding | None]]) -> Iterator[str]:
-    if not rows:
-        yield "No measurement is in two or more runs: there is nothing to compare."
-    for run in facts:
-        if run.status != "finished":
-            yield f"{run.id} did not finish (status {run.status})."
-        if run.failed:
-            yield f"{run.failed} cases of {run.id} failed and are in no figure."
-    first = facts[0]
-    for run in facts[1:]:
-        yield from (f"{run.id} and {first.id}: {text}." for text in _mismatches(run, first))
-    yield from _judge_warnings(facts, rows)
-
-
-def _mismatches(run: RunFacts, first: RunFacts) -> Iterator[str]:
-    if run.data != first.data:
-        yield "other data (fingerprints differ), so the figures are not of the same classes and samples"
-    if run.cases != first.cases:
-        yield "other cases were attacked; differences use only the classes that both have"
-    if run.access != first.access:
-        yield f"other access was granted ({run.access}, {first.access})"
-    if run.attack != first.attack and run.target != first.target:
-        yield "both attack and target differ, so a difference cannot be put down to either"
-    if run.attack == first.attack and (run.preset, run.config) != (first.preset, first.config):
-        yield f"attack {run.attack} ran with other settings ({_changed(run, first)})"
-    if run.seed != first.seed:
-        yield f"other seeds ({run.seed}, {first.seed}); a difference includes that of the seeds"
-
-
-def _changed(run: RunFacts, first: RunFacts) -> str:
-    mine, other = run.config, first.config
-    names = [name for name in {**other, **mine} if mine.get(name) != other.get(name)]
-    preset = [f"preset {run.preset} and {first.preset}"] if run.preset != first.preset else []
-    return ", ".join([*preset, *names])
-
-
-def _judge_warnings(facts: Sequence[RunFacts], rows: Mapping[Key, Sequence[Finding | None]]) -> Iterator[str]:
-    for name in dict.fromkeys(name for run in facts for name in run.judges):
-        if len({run.judges[name] for run in facts if name in run.judges}) > 1:
-            yield f"The runs were judged by different models ({name}): their figures are not on one scale."
-    different = [key[0] for key, row in rows.items() if len({item.evaluator for item in row if item}) > 1]
-    for evaluator in dict.fromkeys(different):
-        yield f"Evaluator {evaluator} had another identity in some runs: its figures are not on one scale."
 
 
 # utility against leakage ---------------------------------------------------------------------------
@@ -306,22 +315,23 @@ def _statements(
     if main is None:
         return
     row = next(shared[key] for key, item in candidates.items() if item is main)
-    for run, entry in zip(facts[1:], row.entries[1:], strict=True):
-        if entry is not None and entry.difference is not None:
-            yield f"{run.id} against {facts[0].id}: {_leakage(row, entry)}; {_utility(run, facts[0])}."
+    asked = [(run, entry) for run, entry in zip(facts[1:], row.entries[1:], strict=True) if entry and entry.classes]
+    corrected = holm([1.0 if entry.p_value is None else entry.p_value for _, entry in asked])
+    for (run, entry), p_value in zip(asked, corrected, strict=True):
+        yield f"{run.id} against {facts[0].id}: {_leakage(row, entry, p_value)}; {_utility(run, facts[0])}."
 
 
-def _leakage(row: Row, entry: Entry) -> str:
-    size = _figure(entry.difference, entry.difference_interval)
-    change = f"{row.name} changes by {size} over {entry.classes} classes"
-    return f"{_sign(row, entry)} ({change})"
+def _leakage(row: Row, entry: Entry, p_value: float) -> str:
+    size = shown(entry.difference, entry.difference_interval)
+    change = f"{row.name} changes by {size} over {entry.classes} classes, p = {p_value:.2g}"
+    return f"{_sign(row, entry, p_value)} ({change})"
 
 
-def _sign(row: Row, entry: Entry) -> str:
-    bounds = entry.difference_interval
-    if bounds is None or row.direction not in ("up", "down"):
+def _sign(row: Row, entry: Entry, p_value: float) -> str:
+    bounds, differs = entry.difference_interval, entry.differs(p_value)
+    if bounds is None or differs is None or row.direction not in OVERALL:
         return "whether leakage differs cannot be said"
-    if bounds.low <= 0 <= bounds.high:
+    if not differs:
         return "no difference in leakage is shown"
     return "more leakage" if (bounds.low > 0) == (row.direction == "up") else "less leakage"
 
@@ -332,59 +342,15 @@ def _utility(run: RunFacts, first: RunFacts) -> str:
     mine, other = run.holdout_accuracy, first.holdout_accuracy
     if mine is None or other is None:
         return "the utility of a target is unknown, so its price cannot be told"
-    values = f"{_accuracy(run)} instead of {_accuracy(first)} ({mine - other:+.3f})"
+    values = f"{shown_accuracy(run)} instead of {shown_accuracy(first)} ({mine - other:+.3f})"
     return f"held-out accuracy of the target {values}"
 
 
-# text ----------------------------------------------------------------------------------------------
+def shown_accuracy(run: RunFacts) -> str:
+    """Write a target's accuracy with its interval."""
+    return "unknown" if run.holdout_accuracy is None else shown(run.holdout_accuracy, run.holdout_interval)
 
 
-def _text(comparison: Comparison) -> Iterator[str]:
-    runs = comparison.runs
-    yield "# Comparison of runs"
-    yield from (f"**{escape(text)}**" for text in comparison.statements)
-    if comparison.warnings:
-        yield "\n".join(f"- warning: {escape(text)}" for text in comparison.warnings)
-    yield table(RUN_COLUMNS, [_run_cells(run) for run in runs])
-    if comparison.rows:
-        yield table(FIGURE_COLUMNS, [cells for row in comparison.rows for cells in _row_cells(row)])
-        yield escape(
-            f"Differences are to {runs[0].id}, paired by class; brackets are intervals over classes. They "
-            "cover neither another training of the targets nor another seed, and nothing is corrected for "
-            "reading many differences."
-        )
-
-
-def _run_cells(run: RunFacts) -> list[object]:
-    defenses = ", ".join(run.defenses) or "none"
-    plain = [run.id, run.attack, run.access, run.architecture, defenses]
-    return [*plain, _accuracy(run), number(run.queries), number(run.gradients)]
-
-
-def _accuracy(run: RunFacts) -> str:
-    if run.holdout_accuracy is None:
-        return "unknown"
-    return _figure(run.holdout_accuracy, run.holdout_interval)
-
-
-def _figure(value: float | None, bounds: Interval | None) -> str:
+def shown(value: float | None, bounds: Interval | None) -> str:
+    """Write a figure with its interval."""
     return figure({"value": value, "interval": asdict(bounds) if bounds else None})
-
-
-def _row_cells(row: Row) -> Iterator[list[object]]:
-    answers = {True: "yes", False: "no", None: "cannot be said"}
-    for entry in row.entries:
-        if entry is None:
-            continue
-        value = _figure(entry.value, entry.interval)
-        floors = ", ".join(f"{name} {number(floor)}" for name, floor in entry.floors.items()) or "none"
-        yield [
-            f"{row.name} ({row.direction})", row.evaluator, entry.run, value, floors, number(entry.ceiling),
-            answers[entry.beats_floor], _difference_cell(entry),
-        ]  # fmt: skip
-
-
-def _difference_cell(entry: Entry) -> str:
-    if entry.difference is None:
-        return ""
-    return f"{_figure(entry.difference, entry.difference_interval)}, {entry.classes} classes"

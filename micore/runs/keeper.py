@@ -28,6 +28,7 @@ class Keeper:
         self._written: set[str] = set()
         self._started = time.monotonic()
         self._shared = replace(session.target.ledger.shared)
+        self._by_access = dict(session.target.ledger.by_access)
 
     def begin(self, size: int) -> None:
         """Start the clock of a batch."""
@@ -52,7 +53,7 @@ class Keeper:
             if case.id in self._written:
                 continue
             if earlier.get("status") == "partial":
-                costs = ("spending", "shared_spending", "used_access")
+                costs = ("spending", "shared_spending", "used_access", "by_access")
                 row = self._row(case, "partial")
                 self._run.amend_case({**earlier, **{name: row[name] for name in costs}})
             else:
@@ -79,6 +80,7 @@ class Keeper:
             "spending": ledger.cases.get(case.id, Spending()).to_dict(),
             "shared_spending": self._take_shared(case.id),
             "used_access": ledger.to_dict()["used_access"],
+            "by_access": self._take_by_access(case.id),
             "tile": self._tile.rows,
         }  # fmt: skip
 
@@ -90,3 +92,11 @@ class Keeper:
         if case_id in self._earlier:
             spent.add(Spending.from_dict(self._earlier[case_id]["shared_spending"]))
         return spent.to_dict()
+
+    def _take_by_access(self, case_id: str) -> dict[str, int]:
+        """Return the queries since the last row by needed access; only their sum over rows has a meaning."""
+        now, before = dict(self._session.target.ledger.by_access), self._by_access
+        self._by_access = now
+        earlier = self._earlier.get(case_id, {}).get("by_access", {})
+        names = [name for name in now | earlier if now.get(name, 0) > before.get(name, 0) or name in earlier]
+        return {name: now.get(name, 0) - before.get(name, 0) + earlier.get(name, 0) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Preparation:
     cached: bool
     seconds: float
     spending: Mapping[str, int]
+    by_access: Mapping[str, int] = field(default_factory=dict)
     peak_memory: PeakMemory | None = None
 
 
@@ -102,6 +103,7 @@ def prepare(attack: Attack, target: Target, public: Split | None, runtime: Runti
     if done.exists():
         state, document = load_state(done)
         ledger.charge(queries=document["spending"]["queries"], gradients=document["spending"]["gradients"])
+        ledger.note_by_access(document.get("by_access", {}))
         if document.get("used_access"):
             ledger.note_access(Access.parse(document["used_access"]))
         return _preparation(state, document, key, cached=True)
@@ -110,7 +112,8 @@ def prepare(attack: Attack, target: Target, public: Split | None, runtime: Runti
     spent = ledger.to_dict()
     document = {
         "seconds": round(checkpoints.seconds + runtime.shelf.reused_seconds, 2), "spending": spent["total"],
-        "used_access": spent["used_access"], "peak_memory_bytes": peak_memory(runtime.device),
+        "used_access": spent["used_access"], "by_access": spent["by_access"],
+        "peak_memory_bytes": peak_memory(runtime.device),
     }  # fmt: skip
     state = {"prepared": dict(prepared.state)} if prepared is not None else {}
     save_state(done, state, document)
@@ -122,7 +125,7 @@ def _preparation(state: Mapping[str, Any], document: Mapping[str, Any], key: str
     prepared = Prepared(state=state["prepared"]) if "prepared" in state else None
     return Preparation(
         prepared=prepared, key=key, cached=cached, seconds=document["seconds"], spending=document["spending"],
-        peak_memory=document.get("peak_memory_bytes"),
+        by_access=document.get("by_access", {}), peak_memory=document.get("peak_memory_bytes"),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -179,7 +180,8 @@ def _note_peak(session: Session, run: Run, *others: PeakMemory | None) -> None:
 def _stop_preparation(session: Session, run: Run, error: BudgetExceeded) -> None:
     facts = {"key": session.preparation_key, "cached": False, "seconds": None}
     _note_peak(session, run)
-    run.manifest["preparation"] = {**facts, "spending": session.target.ledger.total.to_dict()}
+    ledger = session.target.ledger
+    run.manifest["preparation"] = {**facts, "spending": ledger.total.to_dict(), "by_access": dict(ledger.by_access)}
     _close(session, run, "budget", note=str(error))
     session.registry.observe("mi_run_finished", run=run)
 
@@ -192,7 +194,8 @@ def _prepare(session: Session, run: Run) -> Preparation:
         run.event("preparing", key=session.preparation_key)
         preparation = _prepared(session)
         facts = {"key": preparation.key, "cached": preparation.cached, "seconds": preparation.seconds}
-        run.manifest["preparation"] = {**facts, "spending": dict(preparation.spending)}
+        spent = {"spending": dict(preparation.spending), "by_access": dict(preparation.by_access)}
+        run.manifest["preparation"] = {**facts, **spent}
         run.update(status="attacking")
     session.runtime.barrier()
     if not leads:
@@ -286,6 +289,7 @@ def _close(session: Session, run: Run, status: str, note: str | None = None) -> 
         status=status, finished=now(), cases=cases, ledger=_ledger(run, rows), stopped=None, error=None,
         hardware={**run.manifest["hardware"], "tile": min(found)},
         access={"granted": session.target.access.label, "used": used.label if used else None},
+        queries_by_access=_by_access(run, rows),
         overlap=dict(session.modality.overlap(session.dataset)), monitors=_monitors(session, run),
         notes=[*run.manifest["notes"], *_tile_notes(found), *([note] if note else [])],
     )  # fmt: skip
@@ -315,6 +319,15 @@ def _used_access(session: Session, rows: Mapping[str, Row]) -> Access | None:
     found = [Access.parse(row["used_access"]) for row in rows.values() if row["used_access"]]
     mine = session.target.ledger.used_access
     return max([*found, *([mine] if mine else [])], default=None)
+
+
+def _by_access(run: Run, rows: Mapping[str, Row]) -> dict[str, int]:
+    """Add up queries by the access that they needed, over all ranks and sittings, preparation included."""
+    parts = [run.manifest.get("preparation", {}), *rows.values()]
+    found = Counter[str]()
+    for part in parts:
+        found.update(part.get("by_access", {}))
+    return dict(found)
 
 
 def _case_row(case: Row, row: Row | None) -> Row:

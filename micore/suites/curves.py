@@ -7,7 +7,7 @@ from typing import Any
 
 from micore.report.curves import drawing
 from micore.report.figures import finite
-from micore.suites.texts import figure_heading, find_figure, mean
+from micore.suites.texts import ceilings_of, figure_heading, find_figure, floors_of, mean
 
 Document = Mapping[str, Any]
 
@@ -48,8 +48,8 @@ def _table(
     known = [item for rows in by_attack.values() for row in rows if (item := find_figure(row, figure))]
     return {
         "title": title,
-        "columns": ["attack", *(f"within {budget:,} queries" for budget in budgets)],
-        "rows": [[label, *_cells(rows, figure, budgets)] for label, rows in by_attack.items()],
+        "columns": ["attack", *(f"within {budget:,} queries" for budget in budgets), "floor", "ceiling"],
+        "rows": [[label, *_cells(rows, figure, budgets), *_bounds(rows, figure)] for label, rows in by_attack.items()],
         "picture": drawing(
             {label: list(_points(rows, figure)) for label, rows in by_attack.items()}, known[0]["name"], _floor(known)
         ),
@@ -62,6 +62,12 @@ def _cells(rows: Sequence[Document], figure: Document, budgets: Sequence[int]) -
     for budget in budgets:
         row = by_budget.get(budget)
         yield mean(find_figure(row, figure)) if row else ""
+
+
+def _bounds(rows: Sequence[Document], figure: Document) -> tuple[str, str]:
+    """Write the hardest floor and the ceiling of an attack, which may differ with what it recovered."""
+    known = [item for row in rows if (item := find_figure(row, figure))]
+    return floors_of(known), ceilings_of(known)
 
 
 def _points(rows: Sequence[Document], figure: Document) -> Iterator[dict[str, Any]]:

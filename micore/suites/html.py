@@ -1,4 +1,4 @@
-"""The tables of a benchmark as one HTML file: no script, nothing loaded from anywhere."""
+"""The tables of a benchmark as one HTML file: nothing loaded from anywhere, and the script of reports alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from micore import __version__, report
+from micore.report.html import exact, policy_hash, sorting_script
 from micore.suites import texts
 
 
 def to_html(document: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) -> str:
     """Render the document of a benchmark, with the tables of `micore.suites.pages.drawn_tables`."""
-    return _template().render(bench=document, texts=texts, curves=tables, version=__version__)
+    script = sorting_script()
+    return _template().render(
+        bench=document, texts=texts, curves=tables, version=__version__, exact=exact, trusted=Markup, script=script,
+        script_hash=policy_hash(script),
+    )  # fmt: skip
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 
 from micore.report.curves import scatter
 from micore.report.figures import finite, number
-from micore.suites.texts import UNDEFENDED, figure_heading, find_figure, mean, share
+from micore.suites.texts import UNDEFENDED, ceilings_of, figure_heading, find_figure, floors_of, mean, share
 
 Document = Mapping[str, Any]
 
@@ -55,12 +55,27 @@ def _table(title: str, figure: Document, rows: Sequence[Document]) -> dict[str, 
         "rows": [
             [name, *_utility(group), *_cells(group, by_defense.get(UNDEFENDED, {}), attacks, figure)]
             for name, group in by_defense.items()
-        ],
+        ]
+        + [[f"{side}s of all defenses", "", "", "", *cells] for side, cells in _bounds(by_defense, attacks, figure)],
         "picture": scatter(
             {attack: _lines(by_defense, attack, figure) for attack in attacks},
             "held-out accuracy", figure["name"],
         ),
     }  # fmt: skip
+
+
+def _bounds(
+    by_defense: Mapping[str, Mapping[str, Document]], attacks: Sequence[str], figure: Document
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield between what the hardest floors, and the ceilings, of each attack lie."""
+    found = {
+        attack: [
+            item for group in by_defense.values() if attack in group and (item := find_figure(group[attack], figure))
+        ]
+        for attack in attacks
+    }
+    yield "floor", [floors_of(found[attack]) for attack in attacks]
+    yield "ceiling", [ceilings_of(found[attack]) for attack in attacks]
 
 
 def _utility(group: Mapping[str, Document]) -> list[str]:

@@ -18,6 +18,7 @@ from micore.suites.texts import (
     figure_lines,
     judge_rows,
     machine_lines,
+    overlap_lines,
     row_cells,
     row_columns,
     seed_cells,
@@ -83,7 +84,7 @@ def _blocks(document: Document, tables: Tables, pictures: Sequence[str], *, ever
         yield _table(row_columns(figures), (row_cells(row, figures, _figure) for row in document["rows"]))
         yield CAPTION
     if document["seeds"]:
-        yield _table(seed_columns(figures), (seed_cells(row, figures) for row in document["seeds"]))
+        yield _table(seed_columns(figures), (seed_cells(row, figures, _figure) for row in document["seeds"]))
         yield SEEDS_CAPTION
     for table, picture in zip_longest(tables, pictures):
         yield f"**{escape(table['title'])}**"
@@ -98,6 +99,9 @@ def _blocks(document: Document, tables: Tables, pictures: Sequence[str], *, ever
     judges = judge_rows(document)
     if judges:
         yield _table(("judged target", "judge", "architecture", "identity", "held-out accuracy"), judges)
+    overlaps = [f"- {escape(line)}" for line in overlap_lines(document)]
+    if overlaps:
+        yield "Overlap with private data:\n\n" + "\n".join(overlaps)
     yield f"Command: `{document['command']}`."
     yield f"Machine: {escape('; '.join(machine_lines(document)) or 'unknown')}."
     yield f"Versions: {escape(version_line(document) or 'unknown')}."

@@ -9,6 +9,7 @@ from typing import Any
 
 from micore.errors import MiError
 from micore.files import read_json
+from micore.report import facts
 from micore.report.facts import accuracy
 from micore.suites.commands import RUN, Machine, attack_arguments, shown, train_arguments
 from micore.suites.rows import RowPlan, differences, select
@@ -109,7 +110,7 @@ def _nothing() -> Document:
     return {
         "holdout_accuracy": None, "utility": dict.fromkeys(UTILITY), "figures": [], "judges": [], "cases": None,
         "prepare_s": None, "prepare_cached": None, "attack_s": None, "queries": None, "gradients": None,
-        "peak_memory_bytes": None, "hardware": None, "versions": {},
+        "peak_memory_bytes": None, "hardware": None, "versions": {}, "overlap": {},
     }  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def _results(report: Document, suite: Suite) -> Document:
         "prepare_s": cost["preparation_s"], "prepare_cached": cost["preparation_cached"],
         "attack_s": cost["attack_s"], "queries": total["queries"], "gradients": total["gradients"],
         "peak_memory_bytes": cost["peak_memory_bytes"], "hardware": cost["hardware"],
-        "versions": report["reproduction"]["versions"],
+        "versions": report["reproduction"]["versions"], "overlap": dict(facts.overlap(report["data"]["overlap"])),
     }  # fmt: skip
 
 

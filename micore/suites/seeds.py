@@ -34,18 +34,41 @@ def _summary(key: tuple[str, str, str], rows: Sequence[Mapping[str, Any]]) -> Do
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> list[Document]:
-    """Average each figure that all rows have."""
+    """Average each figure that all rows have, with those of its floors and the ceiling that all have, too."""
     values: dict[tuple[str, str, int | None], list[float]] = {}
     units: dict[tuple[str, str, int | None], str] = {}
+    members: dict[tuple[str, str, int | None], list[Mapping[str, Any]]] = {}
     for figure in (figure for row in rows for figure in row["figures"] if figure["value"] is not None):
         key = figure["name"], figure["evaluator"], figure["judge"]
         values.setdefault(key, []).append(figure["value"])
         units[key] = figure["unit"]
+        members.setdefault(key, []).append(figure)
     return [
-        {"name": key[0], "evaluator": key[1], "judge": key[2], **mean_interval(found, share=units[key] in SHARES)}
+        {
+            "name": key[0],
+            "evaluator": key[1],
+            "judge": key[2],
+            **mean_interval(found, share=units[key] in SHARES),
+            **_bounds(members[key]),
+        }
         for key, found in values.items()
         if len(found) == len(rows)
     ]
+
+
+def _bounds(figures: Sequence[Mapping[str, Any]]) -> Document:
+    """Return the means of the floors and of the ceiling; what one row lacks is left out."""
+    names = dict.fromkeys(name for figure in figures for name in figure["floors"])
+    floors = {name: _mean([figure["floors"].get(name) for figure in figures]) for name in names}
+    return {
+        "floors": {name: cell for name, cell in floors.items() if cell is not None},
+        "ceiling": _mean([figure["ceiling"] for figure in figures]), "beats_floor": None,
+    }  # fmt: skip
+
+
+def _mean(cells: Sequence[Mapping[str, Any] | None]) -> Document | None:
+    values = [cell["value"] for cell in cells if cell is not None and cell["value"] is not None]
+    return {"value": fmean(values)} if len(values) == len(cells) else None
 
 
 def mean_interval(values: Sequence[float], *, share: bool = False) -> Document:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from micore.report.figures import duration, interval, number, size
+from micore.report.figures import duration, finite, interval, number, size
 
 Document = Mapping[str, Any]
 Render = Callable[[Document | None], str]
@@ -22,7 +23,8 @@ CAPTION = (
     "preparation marked * came from the cache, with the time of its making."
 )
 SEEDS_CAPTION = (
-    "Means over seeds of target and attack, with Student's 95 % intervals; the judge of a data set is the same for all."
+    "Means over seeds of target and attack, with Student's 95 % intervals, and below them those of floors and ceiling; "
+    "the judge of a data set is the same for all."
 )
 TEXTS: Mapping[str, str] = {
     "finished": "finished", "failed": "failed", "begun": "not finished", "not run": "not run",
@@ -71,18 +73,67 @@ def figure_lines(figure: Document) -> list[str]:
     ]  # fmt: skip
 
 
+def span(values: Sequence[float | None]) -> str:
+    """Write the lowest and the highest of values, or the one that they all are."""
+    known = _known(values)
+    return " to ".join(dict.fromkeys(map(number, (min(known), max(known))))) if known else "none"
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and finite(value) is not None]
+
+
+def floors_of(figures: Sequence[Document]) -> str:
+    """Write between what the hardest floors of figures lie."""
+    names = [(figure, figure.get("highest_floor")) for figure in figures]
+    return span([figure["floors"][name]["value"] for figure, name in names if name])
+
+
+def ceilings_of(figures: Sequence[Document]) -> str:
+    """Write between what the ceilings of figures lie."""
+    return span([figure["ceiling"]["value"] for figure in figures if figure.get("ceiling")])
+
+
 def seed_columns(figures: Sequence[Document]) -> list[str]:
     """Return the headings of the table over seeds."""
     return ["target", "defense", "attack", "seeds", "held-out accuracy", *map(figure_heading, figures), "attack"]
 
 
-def seed_cells(row: Document, figures: Sequence[Document]) -> list[str]:
-    """Return the cells of a summary over seeds."""
+def seed_cells(row: Document, figures: Sequence[Document], render: Render) -> list[str]:
+    """Return the cells of a summary over seeds; figures are rendered by the caller."""
     return [
         row["target"], row["defense"], row["attack"], ", ".join(map(str, row["seeds"])),
         share(row["holdout_accuracy"]),
-        *(mean(find_figure(row, figure)) for figure in figures), duration_text(row["attack_s"]),
+        *(render(find_figure(row, figure)) for figure in figures), duration_text(row["attack_s"]),
     ]  # fmt: skip
+
+
+def row_keys(row: Document, figures: Sequence[Document]) -> list[float | None]:
+    """Return by what the cells of a row are sorted, from the accuracy to the peak of memory."""
+    return [
+        _value(row["holdout_accuracy"]), *(_value(find_figure(row, figure)) for figure in figures), row["prepare_s"],
+        row["attack_s"], row["queries"], row["gradients"], max(_known([*(row["peak_memory_bytes"] or {}).values()]),
+                                                             default=None),
+    ]  # fmt: skip
+
+
+def seed_keys(row: Document, figures: Sequence[Document]) -> list[float | None]:
+    """Return by what the cells of a summary over seeds are sorted, from the accuracy to the time."""
+    found = (_value(find_figure(row, figure)) for figure in figures)
+    return [_value(row["holdout_accuracy"]), *found, row["attack_s"]]
+
+
+def _value(cell: Document | None) -> float | None:
+    return None if cell is None else finite(cell["value"])
+
+
+LEADING = re.compile(r"-?[\d,]*\.?\d+(e[+-]?\d+)?")
+
+
+def leading(cell: str) -> str:
+    """Return the number that a cell begins with, as scripts read it; the cell itself where it begins with none."""
+    found = LEADING.match(cell)
+    return found.group().replace(",", "") if found else cell
 
 
 def mean(figure: Document | None) -> str:
@@ -140,6 +191,13 @@ def judge_rows(document: Document) -> list[list[str]]:
                      share(judge["holdout_accuracy"])]  # fmt: skip
             found.setdefault((row["target"], position, judge["identity"]), cells)
     return list(found.values())
+
+
+def overlap_lines(document: Document) -> list[str]:
+    """Say for each target what the audit of overlap with its private data counted."""
+    found = {row["target"]: row["overlap"] for row in document["rows"] if row.get("overlap")}
+    return [f"{target}: " + "; ".join(f"{name}: {text}" for name, text in facts.items())
+            for target, facts in found.items()]  # fmt: skip
 
 
 def machine_lines(document: Document) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from micore.artifacts import read_tensors, write_tensors
-from micore.contracts import Dataset, Modality
+from micore.contracts import Dataset, Modality, ShowsBlurred
 from micore.errors import MiError
 from micore.runs.subjects import truths
 from micore.testing.bench import Bench
@@ -26,6 +26,10 @@ from micore.testing.setting import ToySetting, private_samples
 
 SCHEMA = "micore.check-samples/1"
 FOREIGN = re.compile(r"""(src|href)\s*=\s*["']?(https?:)?//|<script|@import|url\(\s*["']?https?:""", re.IGNORECASE)
+
+
+PIECE = re.compile(r"base64,[\w+/=]+|<[^>]{40,}>|[\w.]{4,}(?=[^<>]*(?:<|$))")
+"""What shows something in HTML: embedded data, elements with many values, and words of the text."""
 
 
 class ModalityBench(Bench):
@@ -216,6 +220,19 @@ def fragment_is_self_contained(bench: ModalityBench) -> None:
     require(len(fragment) < len(more), "show() ignores its limit")
 
 
+def blurred_view_holds_nothing_finer(bench: ModalityBench) -> None:
+    """A page's style hides nothing from who has the page: what is blurred must not be in it."""
+    if not isinstance(bench.modality, ShowsBlurred):
+        skip("the modality cannot show samples blurred")
+    samples = bench.samples()
+    plain, blurred = bench.modality.show(samples, 2), bench.modality.show_blurred(samples, 2)
+    require(bool(blurred.strip()), "show_blurred() gives nothing")
+    found = FOREIGN.search(blurred)
+    require(found is None, f"the HTML refers to something outside or runs code: {found and found.group(0)!r}")
+    shared = PIECE.findall(blurred) and set(PIECE.findall(plain)) & set(PIECE.findall(blurred))
+    require(not shared, f"the blurred HTML holds what the plain one shows: {min(shared or {''})[:40]!r}")
+
+
 def overlap_finds_copies(bench: ModalityBench) -> None:
     """Public data that contain the private samples make every attack look good."""
     apart = bench.modality.overlap(bench.setting.dataset)
@@ -251,5 +268,6 @@ MODALITY_CHECKS: tuple[Check, ...] = (
     augmentation_follows_its_stream,
     previews_are_written,
     fragment_is_self_contained,
+    blurred_view_holds_nothing_finer,
     overlap_finds_copies,
 )

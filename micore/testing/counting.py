@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from micore.answers import HasServices
-from micore.threat import Ledger
+from micore.threat import Access, Ledger
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -25,9 +25,9 @@ class RecordingLedger(Ledger):
     padded: dict[str, int] = field(default_factory=lambda: {"queries": 0, "gradients": 0})
     largest_padding: int = 0
 
-    def charge(self, *, queries: int = 0, gradients: int = 0) -> None:
+    def charge(self, *, queries: int = 0, gradients: int = 0, access: Access | None = None) -> None:
         """Count a batch."""
-        Ledger.charge(self, queries=queries, gradients=gradients)
+        Ledger.charge(self, queries=queries, gradients=gradients, access=access)
         self.padded["queries"] += self._padding_of(queries)
         self.padded["gradients"] += self._padding_of(gradients)
         self.largest_padding = max(self.largest_padding, self._padding)

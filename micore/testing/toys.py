@@ -254,6 +254,10 @@ class ToyModality:
         means = ", ".join(f"{float(grid.mean()):.3f}" for grid in samples[:limit])
         return f"<code>{means}</code>"
 
+    def show_blurred(self, samples: Tensor, limit: int) -> str:
+        """Return how many samples there are as HTML."""
+        return f"<p>{len(samples[:limit])} grids</p>"
+
     def toy(self) -> ToySetting:
         """Return the toy problem."""
         return toy_setting()

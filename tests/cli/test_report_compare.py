@@ -120,6 +120,20 @@ def test_each_level_shows_more_samples(mi: Mi, tmp_path: Path, level: str, shown
     assert found == list(shown)
 
 
+@pytest.mark.usefixtures("plugins")
+def test_blurred_samples_stand_before_recovered_ones(mi: Mi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, page = make_run(tmp_path / "run", control="evidence"), tmp_path / "a.html"
+    options = ("report", str(run.directory), "--html", str(page), "--samples", "blurred")
+    assert mi(*options).exit_code == 0
+    assert "this modality cannot show them blurred" in page.read_text()
+    assert "3.0" not in page.read_text()
+    show = staticmethod(lambda samples, limit: f"<i>{len(samples[:limit])} rows</i>")
+    monkeypatch.setattr(NumberModality, "show_blurred", show, raising=False)
+    assert mi(*options).exit_code == 0
+    assert page.read_text().count("<i>2 rows</i>") == 12  # what was recovered, not what the adversary held
+    assert "3.0" not in page.read_text()
+
+
 @pytest.mark.usefixtures("no_plugins")
 def test_a_redacted_report_needs_no_plugin(mi: Mi, run: Run, tmp_path: Path) -> None:
     page = tmp_path / "a.html"

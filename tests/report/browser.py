@@ -25,6 +25,33 @@ TALL = 900
 
 Message = dict[str, Any]
 
+CONTRASTS = """
+(() => {
+  const light = (text) => {
+    const parts = text.match(/[\\d.]+/g).map(Number);
+    if (parts.length > 3 && parts[3] === 0) return null;
+    const [r, g, b] = parts.slice(0, 3).map((part) => part / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (item) => light(getComputedStyle(item).backgroundColor) ?? behind(item.parentElement);
+  const texts = [...document.querySelectorAll("main *")].filter((item) => !item.closest("svg")
+    && [...item.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
+  return texts.map((item) => {
+    const [low, high] = [light(getComputedStyle(item).color), behind(item)].sort((a, b) => a - b);
+    return [(high + 0.05) / (low + 0.05), item.outerHTML.slice(0, 80)];
+  });
+})()
+"""
+"""The contrast of each piece of text with what lies behind it, as WCAG 2 computes it."""
+
+NAMELESS = """
+[...document.querySelectorAll("img, svg, audio")].filter((item) => {
+  const name = item.alt || item.getAttribute("aria-label") || item.title;
+  return !name && !item.closest("[role=img][aria-label]");
+}).map((item) => item.outerHTML.slice(0, 80))
+"""
+
 
 def find() -> str | None:
     """Return the path of a Chromium, or None."""
@@ -133,6 +160,20 @@ def _complaint(event: Mapping[str, Any]) -> str | None:
     if method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
         return str(params["entry"]["text"])
     return None
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    """Return the texts of a column of a table, by its selector."""
+    cells = f"[...document.querySelectorAll('{table} tbody tr')].map((row) => row.cells[{number}].textContent.trim())"
+    found: list[str] = page.evaluate(cells)
+    return found
+
+
+def press(page: Page, table: str, number: int) -> str:
+    """Press a column's head and return its direction."""
+    head = f"document.querySelector('{table} thead').rows[0].cells[{number}]"
+    page.evaluate(f"{head}.querySelector('button').click()")
+    return str(page.evaluate(f"{head}.getAttribute('aria-sort')"))
 
 
 @contextmanager

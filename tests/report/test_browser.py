@@ -15,7 +15,7 @@ from micore.models import load_modality
 from micore.registry import Registry
 from micore.report import render
 from micore.runs import Run
-from tests.report.browser import Browser, find, launched
+from tests.report.browser import CONTRASTS, NAMELESS, Browser, column, find, launched, press
 from tests.run_directories import figures, make_run, manifest, measurement
 
 PROGRAM = find()
@@ -24,33 +24,6 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium to
 MODALITIES = ("image", "text", "graph", "audio")
 SCHEMES = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 PHONE = 400
-
-CONTRASTS = """
-(() => {
-  const light = (text) => {
-    const parts = text.match(/[\\d.]+/g).map(Number);
-    if (parts.length > 3 && parts[3] === 0) return null;
-    const [r, g, b] = parts.slice(0, 3).map((part) => part / 255)
-      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (item) => light(getComputedStyle(item).backgroundColor) ?? behind(item.parentElement);
-  const texts = [...document.querySelectorAll("main *")].filter((item) => !item.closest("svg")
-    && [...item.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
-  return texts.map((item) => {
-    const [low, high] = [light(getComputedStyle(item).color), behind(item)].sort((a, b) => a - b);
-    return [(high + 0.05) / (low + 0.05), item.outerHTML.slice(0, 80)];
-  });
-})()
-"""
-"""The contrast of each piece of text with what lies behind it, as WCAG 2 computes it."""
-
-NAMELESS = """
-[...document.querySelectorAll("img, svg, audio")].filter((item) => {
-  const name = item.alt || item.getAttribute("aria-label") || item.title;
-  return !name && !item.closest("[role=img][aria-label]");
-}).map((item) => item.outerHTML.slice(0, 80))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +69,7 @@ def odd_run(directory: Path, modality: str) -> Run:
         stands = [Snapshot(queries=10 * step, samples=samples(modality, 50.0)) for step in range(1, 4)]
         item = Reconstruction(
             case=Case(id=row["id"], goal="class", label=label), samples=samples(modality, label), scores=torch.zeros(2),
-            snapshots=stands,
+            snapshots=stands, history={"loss-" * 12: [9.5 - label, 4.25, 1 / (label + 1)]},
         )  # fmt: skip
         kept = None if row["status"] == "failed" else item
         run.write_case({**row, "spending": {"queries": 50, "gradients": 0}}, kept, implementation)
@@ -121,11 +94,26 @@ def test_a_report_is_quiet_self_contained_and_named(browser: Browser, pages, mod
     with browser.open(pages[modality], dark=dark) as page:
         assert page.evaluate("document.querySelectorAll('.gallery figure').length") == 11
         assert page.evaluate("document.querySelectorAll('img, svg').length") >= 5
-        assert page.evaluate("document.querySelectorAll('.curve svg').length") == 1
+        assert page.evaluate("document.querySelectorAll('.curve svg').length") == 2  # what was judged, and a loss
         assert page.evaluate(NAMELESS) == []
         assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)") is True
         asked = [address for address in page.requests() if not address.startswith("data:")]
         assert asked == [pages[modality]]
+        assert page.complaints() == []
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_blurred_samples_are_named_and_fit(browser: Browser, tmp_path: Path, modality) -> None:
+    implementation = load_modality(Registry.discover(), modality)
+    path = tmp_path / "blurred.html"
+    run = odd_run(tmp_path / "run", modality)
+    path.write_text(render(run, "html", modality=implementation, blurred=True), encoding="utf-8")
+    with browser.open(path.as_uri(), width=PHONE) as page:
+        assert page.evaluate("document.querySelectorAll('.gallery figure').length") == 11
+        assert page.evaluate("document.querySelectorAll('audio').length") == 0
+        assert page.evaluate("[...document.images].every((image) => image.naturalWidth <= 8)") is True
+        assert page.evaluate(NAMELESS) == []
+        assert page.overflow() <= 0
         assert page.complaints() == []
 
 
@@ -152,18 +140,6 @@ def test_dark_and_light_differ(browser: Browser, pages) -> None:
         with browser.open(pages["image"], dark=dark) as page:
             colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert colours == ["rgb(247, 247, 245)", "rgb(20, 24, 27)"]
-
-
-def column(page, table: str, number: int) -> list[str]:
-    cells = f"[...document.querySelectorAll('{table} tbody tr')].map((row) => row.cells[{number}].textContent.trim())"
-    return page.evaluate(cells)
-
-
-def press(page, table: str, number: int) -> str:
-    """Press a column's head and return its direction."""
-    head = f"document.querySelector('{table} thead').rows[0].cells[{number}]"
-    page.evaluate(f"{head}.querySelector('button').click()")
-    return page.evaluate(f"{head}.getAttribute('aria-sort')")
 
 
 def test_tables_are_sorted_by_their_heads(browser: Browser, pages) -> None:

@@ -35,8 +35,8 @@ from tests.run_directories import (
 MODALITY: Any = NumberModality()
 
 KEYS = {
-    "schema", "run", "threat", "target", "data", "results", "judges", "classes", "curves", "cost", "cases", "controls",
-    "reproduction", "glossary", "validity", "not_tested", "headline",
+    "schema", "run", "threat", "target", "data", "results", "judges", "classes", "curves", "progress", "cost", "cases",
+    "controls", "reproduction", "glossary", "validity", "not_tested", "headline",
 }  # fmt: skip
 
 
@@ -363,6 +363,26 @@ def test_shared_facts_overlap_and_other_data_are_warned_of(tmp_path: Path) -> No
     assert "it shares with the target: architecture" in warnings(run)
     assert "5 samples of public (1%)" in warnings(run)
     assert "not the one that the target was trained on" in warnings(run)
+
+
+@pytest.mark.parametrize(
+    ("prior", "warned"), [(None, False), ("vae", False), ("faces.safetensors", True), ("priors/faces", True)]
+)
+def test_a_prior_of_the_users_own_is_not_audited(tmp_path: Path, prior: str | None, warned: bool) -> None:
+    content = manifest(12)
+    content["attack"]["config"] = {"prior": prior}
+    assert ("whether it was trained on private data was not checked" in warnings(make_run(tmp_path / "run", content)))\
+        is warned  # fmt: skip
+
+
+def test_every_format_has_the_audit_of_overlap(tmp_path: Path) -> None:
+    content = manifest(12)
+    content["overlap"]["public"] |= {"equal": 4, "near": 1}
+    run = make_run(tmp_path / "run", content, figures())
+    for format in ("markdown", "html", "junit"):
+        assert "of 500 samples, 4 equal and 1 resemble a private one" in render(run, format)
+    assert document(run)["data"]["overlap"]["public"]["equal"] == 4
+    assert "equal,overlap,public,4,,,,,,none," in render(run, "csv").splitlines()
 
 
 def test_data_of_a_foreign_target_are_not_called_others(tmp_path: Path) -> None:

@@ -99,6 +99,13 @@ def test_one_common_class_has_no_interval(make: Make) -> None:
     assert entry.difference == pytest.approx(0.25 - HIGH[0])
 
 
+def test_too_few_classes_to_show_a_difference_are_warned_of(make: Make) -> None:
+    found = compare([make("a", HIGH), make("b", LOW[:5])])
+    assert "Differences over 5 classes cannot be shown" in found.warnings[-1]
+    assert "no difference in leakage is shown" in found.statements[0]
+    assert not any("cannot be shown" in text for text in compare([make("c", HIGH), make("d", LOW[:6])]).warnings)
+
+
 def test_equal_differences_of_all_classes_claim_no_certainty(make: Make) -> None:
     found = compare([make("a", [0.25] * 12), make("b", [0.5] * 12)])
     entry = found.rows[0].entries[1]
@@ -133,6 +140,7 @@ OTHER_JUDGE = {"evaluator-model": {**JUDGE["evaluator-model"], "fingerprint": "x
         ({"attack": {**ATTACK, "preset": "paper"}}, "preset paper and smoke"),
         ({"attack": {**ATTACK, "name": "other"}, "target": defended()}, "both attack and target differ"),
         ({"seed": 4}, "other seeds (4, 3)"),
+        ({"overlap": {"public": {"n": 500, "equal": 5, "near": 0}}}, "b: 5 samples of public (1%) equal or resemble"),
         ({"status": "budget"}, "did not finish (status budget)"),
         ({"cases": manifest(12, 11)["cases"]}, "other cases"),
         ({"evaluator": "accuracy@9999"}, "another identity"),
@@ -163,7 +171,8 @@ def test_text_has_a_row_for_each_run_and_figure(make: Make) -> None:
 def test_the_document_is_plain_json(make: Make) -> None:
     found = json.loads(json.dumps(compare([make("a", HIGH), make("b", LOW)]).to_dict(), allow_nan=False))
     assert found["schema"] == "micore.comparison/1"
-    assert set(found) == {"schema", "runs", "rows", "warnings", "statements"}
+    assert set(found) == {"schema", "runs", "rows", "warnings", "statements", "at_budget"}
+    assert found["at_budget"] is None
     assert found["rows"][0]["entries"][1]["difference_interval"]["level"] == 0.95
 
 

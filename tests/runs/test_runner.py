@@ -143,6 +143,7 @@ def test_a_whole_run(launch, shared_target, real_report):
         "preparation": {"queries": 5, "gradients": 0}, "shared": {"queries": 5, "gradients": 0},
         "cases": {"queries": 16, "gradients": 16}, "total": {"queries": 21, "gradients": 16},
     }  # fmt: skip
+    assert manifest["queries_by_access"] == {"white-box": 21}
     assert {tuple(row["spending"].values()) for row in manifest["cases"]} == {(CASE_COST, CASE_COST)}
     assert manifest["preparation"]["cached"] is False
     assert all(
@@ -198,6 +199,7 @@ def test_label_only_runs_say_so(launch):
     run = launch(attack="by-label", access=Access.SCORES)
     assert run.manifest["access"] == {"granted": "scores", "used": "label"}
     assert run.manifest["ledger"]["total"] == {"queries": 8, "gradients": 0}
+    assert run.manifest["queries_by_access"] == {"label": 8}
 
 
 def test_the_default_directory(plugins, shared_target, tmp_path, home, monkeypatch):
@@ -679,6 +681,7 @@ def test_an_interrupted_run_goes_on(launch, plugins, monkeypatch, tmp_path, seen
     assert outcome(going_on) == outcome(expected)
     assert going_on.manifest["ledger"]["total"]["queries"] == seen["queries"] + PREPARE_COST
     assert going_on.manifest["ledger"]["total"]["gradients"] == seen["gradients"]
+    assert going_on.manifest["queries_by_access"] == {"white-box": seen["queries"] + PREPARE_COST}
     assert going_on.manifest["access"]["used"] == "white-box"
 
 
@@ -700,6 +703,7 @@ def test_what_was_spent_for_no_case_in_particular_is_not_forgotten(launch, plugi
     assert seen["queries"] == 17
     ledger = going_on.manifest["ledger"]
     assert (ledger["total"]["queries"], ledger["shared"]["queries"], ledger["cases"]["queries"]) == (17, 9, 8)
+    assert going_on.manifest["queries_by_access"] == {"label": 17}
 
 
 def test_an_interruption_while_cases_are_tried_one_by_one(launch, plugins, monkeypatch, tmp_path, seen):
@@ -895,6 +899,8 @@ def test_ranks_share_the_cases(launch, plugins, two_ranks, shared_target, tmp_pa
     assert outcome(first) == outcome(second) == outcome(alone)
     assert first.manifest["ledger"] == alone.manifest["ledger"]
     assert first.manifest["access"] == alone.manifest["access"]
+    total = alone.manifest["ledger"]["total"]["queries"]
+    assert first.manifest["queries_by_access"] == alone.manifest["queries_by_access"] == {"white-box": total}
     assert first.manifest["hardware"]["ranks"] == 2
 
 

@@ -16,7 +16,8 @@ def figure(value: float, low: float, high: float, *, beats: bool | None = True, 
     interval = {"low": low, "high": high, "level": 0.95}
     return {
         **COLUMN, "value": value, "interval": interval, "beats_floor": beats,
-        "floors": {"prior-samples": {"value": 0.1, "interval": interval}}, **changes,
+        "floors": {"prior-samples": {"value": 0.1, "interval": interval}}, "highest_floor": "prior-samples",
+        "ceiling": {"value": 0.9, "interval": interval}, **changes,
     }  # fmt: skip
 
 
@@ -31,9 +32,9 @@ def row(defense: str, attack: str, found: dict[str, Any] | None, **changes: Any)
 
 ROWS = [
     row("none", "a", figure(0.8, 0.7, 0.9)),
-    row("none", "b", figure(0.5, 0.3, 0.7)),
+    row("none", "b", figure(0.5, 0.3, 0.7, ceiling=None)),
     row("weak", "a", figure(0.75, 0.6, 0.95), family="wall"),
-    row("strong", "a", figure(0.2, 0.1, 0.3, beats=False), family="wall"),
+    row("strong", "a", figure(0.2, 0.1, 0.3, beats=False, floors={"prior-samples": {"value": 0.2}}), family="wall"),
     row("strong", "b", None, status="failed", holdout_accuracy=None),
 ]
 
@@ -51,6 +52,8 @@ def test_a_cell_has_an_arrow_only_where_the_intervals_part() -> None:
     assert cells["none"] == ["90.0%", "0.030", "0.000", "0.800 [0.700, 0.900]", "0.500 [0.300, 0.700]"]
     assert cells["weak"][3:] == ["0.750 [0.600, 0.950]", ""]
     assert cells["strong"][3:] == ["0.200 [0.100, 0.300]* ↓", "failed"]
+    assert cells["floors of all defenses"] == ["", "", "", "0.100 to 0.200", "0.100"]
+    assert cells["ceilings of all defenses"] == ["", "", "", "0.900", "none"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from micore.errors import UsageError
+from micore.report.html import policy_hash, sorting_script
 from micore.suites import Machine, Precision
 from micore.suites.curves import budget_tables
 from micore.suites.pages import check_page, drawn_tables, to_markdown
@@ -142,10 +143,13 @@ def test_markdown_has_rows_seeds_failures_and_circumstances(document: dict[str, 
     assert "| **0.600 [0.550, 0.650]**<br>prior-samples 0.100<br>ceiling 0.900 |" in row
     assert row.endswith("| 30.0 s | 18.5 s | 115 | 40 | 700 MB | finished |")
     (summary,) = [line for line in lines if line.startswith("| grids | none | scripted | 0, 1 |")]
-    assert "| 0.650 [0.015, 1.000] | 18.5 s |" in summary
+    assert "| 0.650 [0.015, 1.000]<br>prior-samples 0.100<br>ceiling 0.900 | 18.5 s |" in summary
     assert "- grids/none/by-label/0: failed: &lt;b&gt;no\\|good&lt;/b&gt;" in lines
     assert "Command: `mi bench toy.toml -o DIR --data-root DATA --device cpu`." in lines
     assert "Versions: micore 0.1.0, torch 2." in lines
+    (line,) = [line for line in lines if line.startswith("- grids: overlap audit: hash=exact; overlap of public: ")]
+    assert "of 500 samples, 0 equal and 0 resemble a private one" in line
+    assert line[2:] in (tmp_path / "out" / "bench.html").read_text()
     tables = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in tables[:5]}) == 1
 
@@ -153,7 +157,9 @@ def test_markdown_has_rows_seeds_failures_and_circumstances(document: dict[str, 
 def test_html_is_self_contained_and_escapes_what_it_shows(document: dict[str, Any], tmp_path: Path) -> None:
     text = (tmp_path / "out" / "bench.html").read_text()
     page = Page(text)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
+    assert f"script-src '{policy_hash(sorting_script())}'" in text
+    assert page.tags.count("table") == text.count('<table class="sortable">') == 3
     assert all((tmp_path / "out" / address).exists() for address in page.addresses)
     assert len(page.addresses) == 3
     assert sorted(page.ids) == sorted(page.labels)
@@ -249,7 +255,8 @@ def test_equal_values_and_single_ones_claim_no_certainty() -> None:
 
 
 def row(seed: int, value: float | None, **changes: Any) -> dict[str, Any]:
-    figure = {"name": "a", "evaluator": "e", "judge": 1, "unit": "L2", "value": value}
+    bounds = {"floors": {"noise": {"value": 5.0 + seed}}, "ceiling": {"value": 1.0} if seed else None}
+    figure = {"name": "a", "evaluator": "e", "judge": 1, "unit": "L2", "value": value, **bounds}
     return {
         "target": "t", "defense": "d", "attack": "x", "seed": seed, "status": "finished", "attack_s": 2.0,
         "figures": [figure], "holdout_accuracy": {"value": 0.9}, **changes,
@@ -261,6 +268,8 @@ def test_only_finished_rows_that_have_a_figure_are_averaged() -> None:
     (found,) = over_seeds(rows)
     assert (found["seeds"], found["figures"][0]["value"], found["attack_s"]) == ([0, 1], 2.0, 2.0)
     assert found["figures"][0]["interval"]["low"] < 0, "a distance is not cut off"
+    assert found["figures"][0]["floors"] == {"noise": {"value": 5.5}}
+    assert found["figures"][0]["ceiling"] is None, "one of the rows has none"
     (found,) = over_seeds([row(0, 1.0), row(1, None)])
     assert found["figures"] == []
     assert over_seeds([row(0, 1.0)]) == []
@@ -273,9 +282,10 @@ def test_rows_with_budgets_make_curves(run_suite: Start, suite: Path, tmp_path: 
     page.write_text("<!-- toy: begin -->\n<!-- toy: end -->\n")
     document = run_suite(page=page)
     (table,) = budget_tables(document)
-    assert table["columns"] == ["attack", "within 50 queries", "within 1,000 queries"]
+    assert table["columns"] == ["attack", "within 50 queries", "within 1,000 queries", "floor", "ceiling"]
+    assert table["rows"][0][-2:] == ["0.100", "0.900"]
     assert [cells[0] for cells in table["rows"]] == ["scripted"]
-    assert all(re.fullmatch(r"0\.\d+ \[.*\]", cell) for cell in table["rows"][0][1:])
+    assert all(re.fullmatch(r"0\.\d+ \[.*\]", cell) for cell in table["rows"][0][1:-2])
     assert table["title"] == "accuracy@1, grids, seed 0"
     (picture,) = tmp_path.glob("page-toy-*.svg")
     assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")

@@ -186,6 +186,14 @@ class ShowsEverything(ToyModality):
         return super().show(samples, len(samples))
 
 
+@broken("blurred-view-holds-nothing-finer", says="holds what the plain one shows")
+class BlursByStyle(ToyModality):
+    """Grids."""
+
+    def show_blurred(self, samples, limit):
+        return f'<div style="filter: blur(9px)">{super().show(samples, limit)}</div>'
+
+
 @broken("overlap-finds-copies", says="not noticed")
 class SeesNoOverlap(ToyModality):
     """Grids."""

@@ -17,12 +17,13 @@ from mi_audio.augment import augment
 from mi_audio.cases import corpus_cases, floors, instance_cases, observed, truths
 from mi_audio.controls import class_controls
 from mi_audio.overlap import measure_overlap
-from mi_audio.previews import export_clips, export_transcripts, fragment, transcripts
+from mi_audio.previews import blurred, export_clips, export_transcripts, fragment, transcripts
 from micore.contracts import Case, Dataset, Reconstruction, Samples, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
 from micore.kit.choice import class_cases
 from micore.runtime import Random
+from micore.showing import masked
 from micore.target import Target
 
 if TYPE_CHECKING:
@@ -131,6 +132,12 @@ class AudioModality:
     def show(self, samples: Samples, limit: int) -> str:
         """Return a self-contained HTML fragment with players and spectrograms of up to ``limit`` clips."""
         return fragment(samples, limit) if isinstance(samples, Tensor) else transcripts(samples, limit)
+
+    def show_blurred(self, samples: Samples, limit: int) -> str:
+        """Return coarse pictures of up to ``limit`` clips and no sound; of transcripts the shape."""
+        if isinstance(samples, Tensor):
+            return blurred(samples, limit)
+        return transcripts([masked(line) for line in samples[: max(limit, 0)]], limit)
 
     def toy(self) -> list[ToySetting]:
         """Return the planted problems that conformance checks attack and defend."""

@@ -21,6 +21,9 @@ from micore.files import atomic_path, safe_name
 LOWEST_DB, HIGHEST_DB = -80.0, 30.0
 """Of the power that a spectrogram shows from dark to bright; the same in all of them."""
 
+BLURRED = (4, 8)
+"""Bands and moments of a blurred clip: neither a voice nor a word is in so few."""
+
 COLOURS = "magma"
 TALLEST = 80
 
@@ -74,15 +77,39 @@ def _sound(clip: Tensor) -> bytes:
 
 
 def _picture(clip: Tensor) -> bytes:
-    """Draw a spectrogram as PNG: time to the right, frequency upwards."""
-    power = stft(clip[None])[0].abs().square()
-    decibels = 10 * power.clamp(min=1e-10).log10()
+    """Draw a spectrogram as PNG."""
+    decibels = _decibels(stft(clip[None])[0].abs().square())
     if len(decibels) > TALLEST:
         decibels = torch.nn.functional.adaptive_max_pool1d(decibels.T[None], TALLEST)[0].T
+    return _drawn(decibels)
+
+
+def _decibels(power: Tensor) -> Tensor:
+    return 10 * power.clamp(min=1e-10).log10()
+
+
+def _drawn(decibels: Tensor) -> bytes:
+    """Draw power (bands, moments) as PNG: time to the right, frequency upwards."""
     stream = io.BytesIO()
     levels = numpy.ascontiguousarray(decibels.numpy())
     imsave(stream, levels, vmin=LOWEST_DB, vmax=HIGHEST_DB, cmap=COLOURS, origin="lower", format="png")
     return stream.getvalue()
+
+
+def blurred(clips: Tensor, limit: int) -> str:
+    """Return an HTML fragment with pictures of up to ``limit`` clips: mean power in `BLURRED` parts, and no sound."""
+    items = "".join(_blurred(clip, index) for index, clip in enumerate(playable(clips[: max(limit, 0)])))
+    return f'<div class="mi-clips">{items}</div>'
+
+
+def _blurred(clip: Tensor, index: int) -> str:
+    power = torch.nn.functional.adaptive_avg_pool2d(stft(clip[None]).abs().square(), BLURRED)[0]
+    bands, moments = BLURRED
+    return (
+        f'<img alt="loudness of sample {index + 1} in {bands} bands and {moments} moments" width="{moments * 16}" '
+        f'height="{bands * 16}" style="image-rendering: pixelated" '
+        f'src="data:image/png;base64,{_encoded(_drawn(_decibels(power)))}">'
+    )
 
 
 # what was said -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from mi_graph.batch import Graphs, joined, pack, unpack
 from mi_graph.cases import graph_data, structure_cases, truths
 from mi_graph.datasets.many import GraphsDataset
 from mi_graph.overlap import measure_overlap
-from mi_graph.previews import export_graphs, fragment
+from mi_graph.previews import counted, export_graphs, fragment
 from micore.contracts import Case, Dataset, Reconstruction, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
@@ -107,6 +107,10 @@ class GraphModality:
     def show(self, samples: Graphs, limit: int) -> str:
         """Return a self-contained HTML fragment with drawings of up to ``limit`` samples."""
         return fragment(samples, limit)
+
+    def show_blurred(self, samples: Graphs, limit: int) -> str:
+        """Return about how many nodes and edges up to ``limit`` samples have, and no edge."""
+        return counted(samples, limit)
 
     def show_against(self, truth: Graphs, samples: Graphs, limit: int) -> str:
         """Return drawings of up to ``limit`` samples with right, missed and false edges.

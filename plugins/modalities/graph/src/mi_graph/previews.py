@@ -114,3 +114,14 @@ def fragment(samples: Graphs, limit: int, truth: Graph | None = None) -> str:
     items = (drawing(graph, node, truth).svg() for graph, node in samples[: max(limit, 0)].each())
     legend = "".join(f'<span style="color:{colour}"> {kind} </span>' for kind, colour in COLOURS.items())
     return f'<div class="mi-graphs">{"".join(items)}{"" if truth is None else legend}</div>'
+
+
+def counted(samples: Graphs, limit: int) -> str:
+    """Return an HTML list of up to ``limit`` samples that says how large they are, to one digit."""
+    sizes = [(graph.n_nodes, graph.n_edges) for graph, _ in samples[: max(limit, 0)].each()]
+    items = (f"<li>about {_rounded(nodes):,} nodes and {_rounded(edges):,} edges</li>" for nodes, edges in sizes)
+    return f'<ol class="mi-graphs">{"".join(items)}</ol>'
+
+
+def _rounded(count: int) -> int:
+    return int(float(f"{count:.0e}"))

@@ -13,7 +13,7 @@ from mi_image.adapter import ImageAdapter
 from mi_image.instances import instance_cases, instance_floors, instance_truths
 from mi_image.jitter import STRENGTHS
 from mi_image.overlap import measure_overlap
-from mi_image.previews import export_grids, html
+from mi_image.previews import blurred, export_grids, html
 from micore.contracts import Case, Dataset, Reconstruction, Truth
 from micore.errors import UsageError
 from micore.inputs import InputSpec
@@ -98,6 +98,10 @@ class ImageModality:
     def show(self, samples: Tensor, limit: int) -> str:
         """Return a self-contained HTML fragment that shows up to ``limit`` images."""
         return html(samples, limit)
+
+    def show_blurred(self, samples: Tensor, limit: int) -> str:
+        """Return a fragment that holds up to ``limit`` images as a few pixels each, and nothing finer."""
+        return html(blurred(samples[: max(limit, 0)]), limit)
 
     def truths(self, cases: Sequence[Case], dataset: Dataset) -> Mapping[str, Truth]:
         """Return the private image behind each case of goal ``instance`` and its class, by case id."""

@@ -18,6 +18,10 @@ _SHOWN_SIDE = 96
 _COLUMNS = 8
 _GAP = 2
 
+BLURRED_SIDE = 4
+"""Pixels of the longer side of a blurred image: with 16 of them people still recognise a face that they know (Harmon
+and Julesz, Science 1973), so blurred images have a sixteenth of those pixels."""
+
 
 def export_grids(samples: Mapping[str, Tensor], directory: Path) -> list[Path]:
     """Write one PNG per key with all its images in rows; keys without images get none.
@@ -53,6 +57,17 @@ def html(images: Tensor, limit: int) -> str:
     """Return an HTML fragment that holds up to ``limit`` images in itself."""
     levels = to_bytes(images[: max(limit, 0)])
     return '<div class="mi-images">' + "".join(_tag(image, index) for index, image in enumerate(levels)) + "</div>"
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Return the mean colours of large parts of images (N, C, H, W): `BLURRED_SIDE` pixels or less, half of a side."""
+    if not len(images):
+        return images
+    height, width = images.shape[-2:]
+    side = min(BLURRED_SIDE, max(height, width) // 2)
+    shape = [max(1, round(side * length / max(height, width))) for length in (height, width)]
+    values = to_bytes(images).to(torch.float32) / 255
+    return torch.nn.functional.adaptive_avg_pool2d(values, shape)
 
 
 def _tag(image: Tensor, index: int) -> str:

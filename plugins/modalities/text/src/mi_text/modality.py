@@ -20,6 +20,7 @@ from micore.errors import UsageError
 from micore.inputs import InputSpec
 from micore.kit.choice import class_cases
 from micore.runtime import Random
+from micore.showing import masked
 from micore.target import Target
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class TextModality:
     def show(self, samples: Sequence[str], limit: int) -> str:
         """Return a self-contained HTML fragment that shows up to ``limit`` texts."""
         return fragment(samples, limit)
+
+    def show_blurred(self, samples: Sequence[str], limit: int) -> str:
+        """Return a list of up to ``limit`` texts of which every character but spaces is masked."""
+        return fragment([masked(text) for text in samples[: max(limit, 0)]], limit)
 
     def show_against(self, truth: Sequence[str], samples: Sequence[str], limit: int) -> str:
         """Return a fragment that shows up to ``limit`` texts with the words marked that the truth has, too."""

@@ -16,6 +16,7 @@ from micore.errors import UsageError
 from micore.kit.stages import shared, tensor_digest
 from micore.runtime import Runtime
 from micore.target import Target
+from micore.threat import Access
 
 PROBES = 16
 """Public texts whose answers tell one target from another, so that two attacks on one target ask it once."""
@@ -49,7 +50,7 @@ def public_pairs(target: Target, public: Split | None, limit: int | None, runtim
 
     found = shared("public-embeddings", identity, ask, runtime)["embeddings"]
     unpaid = len(texts) - len(probes) - (target.ledger.total.queries - before)
-    target.ledger.charge(queries=max(0, unpaid))
+    target.ledger.charge(queries=max(0, unpaid), access=Access.SCORES)
     return Pairs(texts=texts, embeddings=found.float())
 
 
