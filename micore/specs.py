@@ -196,9 +196,21 @@ class CommandSpec(Spec):
     kind: ClassVar[str] = "command"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerSpec(Spec):
+    """A plugin that observes runs. No hook returns it: the registry describes what implements an observer's hook.
+
+    Its name is that of the entry point without ``tracker-``, its summary that of the package, and its target where the
+    hooks are.
+    """
+
+    kind: ClassVar[str] = "tracker"
+
+
 KINDS: dict[str, type[Spec]] = {
     spec.kind: spec
     for spec in (
-        ModalitySpec, DatasetSpec, ModelSpec, SourceSpec, AttackSpec, DefenseSpec, EvaluatorSpec, CommandSpec,
+        ModalitySpec, DatasetSpec, ModelSpec, SourceSpec, AttackSpec, DefenseSpec, EvaluatorSpec, TrackerSpec,
+        CommandSpec,
     )
 }  # fmt: skip

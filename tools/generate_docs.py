@@ -51,6 +51,7 @@ COLUMNS = {
     "attack": ("modality", "goal", "least access", "needs", "paper", "status"),
     "defense": ("modality", "stages", "paper", "status"),
     "evaluator": ("modality", "goals", "needs", "by default", "status"),
+    "tracker": (),
     "command": (),
 }
 PLURALS = {"modality": "modalities"}
