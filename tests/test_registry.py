@@ -87,7 +87,7 @@ def test_plugin_that_observes_is_a_tracker() -> None:
         """Watch."""
 
     renamed = types.ModuleType("renamed")
-    renamed.watch = hookimpl(specname="mi_run_finished")(watch)  # type: ignore[attr-defined]
+    renamed.watch = hookimpl(specname="mi_run_finished")(lambda run: None)  # type: ignore[attr-defined]
 
     class Object:
         @hookimpl
