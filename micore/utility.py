@@ -25,11 +25,11 @@ def measure(
     module: nn.Module,
     adapter: Callable[[Samples], Tensor],
     dataset: Dataset,
-    trained: Split,
+    trained: Split | None,
     runtime: Runtime,
     defenses: Sequence[Defense] = (),
 ) -> dict[str, Any]:
-    """Measure, on what was trained on and on held-out private data, the answers as the defenses leave them.
+    """Measure, on what was trained on (if known) and on held-out private data, the answers as the defenses leave them.
 
     Gives of a classifier for each ``accuracy`` and ``samples``; of held-out data also ``calibration_error`` and
     ``score_change``, the mean L1 distance that defenses move the scores of a sample, from 0 to 2. Of a network with a

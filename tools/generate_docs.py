@@ -20,7 +20,8 @@ from micore.contracts import Config
 from micore.kit.training import TrainingConfig
 from micore.registry import Entry, Registry
 from micore.spec_texts import access_of, aim_of, modality_of, status_of
-from micore.specs import KINDS
+from micore.specs import ANY, KINDS
+from micore.threat import Access
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -41,6 +42,22 @@ environment variable that its help names. These variables have no option:
 | `MI_STRICT_PLUGINS` | `1`: any broken plugin is an error. |
 | `MI_FACE_DESCRIPTOR` | Weights of the evaluator `face-descriptor`. |
 | `NO_COLOR` | Any value: no colors. |
+"""
+
+METRICS_PREFACE = """
+What each evaluator measures, from its own documentation. Some rules hold for all figures:
+
+- **Subjects.** An evaluator measures the attack, the controls of the run and real held-out samples in the same way,
+  so that every figure stands beside its floor and its ceiling ([What accuracy
+  means](../explanation/what-accuracy-means.md)).
+- **All samples count** that the attack gives back, not only the best or those that succeeded.
+- **A value** is the mean over classes of the mean over samples, unless an evaluator says otherwise. **An interval**
+  (95 %) draws whole classes again with replacement (2,000 times by default); where all classes are alike at 0 or 1 it
+  is Wilson's.
+- **Direction**: `up` means that more is more leakage, `down` that less is; `none` says nothing by itself.
+- **Whose figure it is** stands behind the name: `accuracy@1f2e3d...` names the judge by its fingerprint. Figures of
+  two judges are not on one scale.
+- **What cannot be measured** is no number and has a note that says why; it never counts as a good score.
 """
 
 COLUMNS = {
@@ -64,6 +81,8 @@ def pages() -> dict[Path, str]:
         REFERENCE / "cli.md": cli(),
         REFERENCE / "catalogue.md": catalogue(entries),
         REFERENCE / "configs.md": configs(entries),
+        REFERENCE / "metrics.md": metrics(entries),
+        ROOT / "README.md": _between_marks((ROOT / "README.md").read_text(encoding="utf-8"), covered(entries)),
     }
 
 
@@ -155,6 +174,56 @@ def _link(entry: Entry) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else ""
+
+
+# metrics --------------------------------------------------------------------------------------------------
+
+
+def metrics(entries: Sequence[Entry]) -> str:
+    """Return the page with the figures of every evaluator: what its module says of them."""
+    parts = ["# Metrics", NOTE, METRICS_PREFACE.strip()]
+    for entry in entries:
+        if entry.spec.kind == "evaluator":
+            module = import_module(entry.spec.target.partition(":")[0])
+            parts += [f"## {entry.spec.name}", f"{_link(entry)}, in `{entry.provider.distribution}`."]
+            parts.append(cleandoc(module.__doc__ or "").replace("``", "`"))
+    return _page(parts)
+
+
+# what is covered ------------------------------------------------------------------------------------------
+
+
+def covered(entries: Sequence[Entry]) -> str:
+    """Return the table of what there is for each modality."""
+    modalities = [entry.spec.name for entry in entries if entry.spec.kind == "modality"]
+    order = sorted(modalities, key=lambda name: (-len(_of(entries, "attack", name)), name))
+    rows = [("what attacks recover", *(", ".join(sorted({a.goal for a in _of(entries, "attack", m)})) for m in order))]
+    for access in Access:
+        counts = [sum(a.access == access for a in _of(entries, "attack", m)) for m in order]
+        rows.append((f"attacks with {access.label} access", *map(str, counts)))
+    for title, kind in (("defenses", "defense"), ("evaluators", "evaluator")):
+        common = len(_of(entries, kind, ANY))
+        rows.append((f"{title}, besides {common} for several", *(str(len(_of(entries, kind, m))) for m in order)))
+    for title, kind in (("models", "model"), ("data sets", "dataset")):
+        rows.append((title, *(str(len(_of(entries, kind, m))) for m in order)))
+    bundled = [[f"`{d.name}`" for d in _of(entries, "dataset", m) if d.bundled] for m in order]
+    rows.append(("bundled data", *map(", ".join, bundled)))
+    return _table(("", *(f"[{m}](docs/plugins/modality-{m}.md)" for m in order)), rows)
+
+
+def _of(entries: Sequence[Entry], kind: str, modality: str) -> list[Any]:
+    """Return the specs of a kind that are of this modality."""
+    return [entry.spec for entry in entries if entry.spec.kind == kind and modality_of(entry.spec) == modality]
+
+
+def _between_marks(text: str, content: str) -> str:
+    """Put content between the marks of a page that is written by hand."""
+    begin, end = "<!-- covered: begin -->", "<!-- covered: end -->"
+    before, mark, rest = text.partition(begin)
+    _, other, after = rest.partition(end)
+    if not mark or not other:
+        raise SystemExit(f"README.md has no place between {begin} and {end}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 # configs --------------------------------------------------------------------------------------------------

@@ -108,13 +108,13 @@ def data(report: Document) -> list[Fact]:
     """Return what is known of the data and of their overlap."""
     data_ = report["data"]
     splits = data_.get("splits", {})
-    same = data_.get("same_as_target")
+    trained = {True: "yes: same fingerprint", False: "NO: another fingerprint", None: "not known"}
     return [
         ("data set", str(data_.get("name", MISSING))),
         ("opened as", f"{data_.get('uri', MISSING)}; {_settings(data_.get('options', {}))}"),
         ("fingerprint", str(data_.get("fingerprint", MISSING))),
         ("splits", ", ".join(f"{name} {count:,}" for name, count in splits.items()) or "unknown"),
-        ("trained the target", "yes: same fingerprint" if same else "NO: another fingerprint"),
+        ("trained the target", trained[data_.get("same_as_target", False)]),
         *overlap(data_["overlap"]),
     ]
 

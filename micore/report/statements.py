@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from micore.report import words
+from micore.report.facts import accuracy
 from micore.report.figures import figure, plural, share
 
 Document = Mapping[str, Any]
@@ -160,7 +161,7 @@ def _untested(report: Document) -> Iterator[str]:
 
 def validity(report: Document, notes: Sequence[str]) -> list[dict[str, str]]:
     """List what limits the figures, each as ``warning`` or ``note``."""
-    checks = (_run_warnings, _result_warnings, _judge_warnings, _overlap_warnings)
+    checks = (_run_warnings, _target_warnings, _result_warnings, _judge_warnings, _overlap_warnings)
     warnings = [text for check in checks for text in check(report)]
     remarks = [*notes, *_evaluator_notes(report)]
     return [{"level": "warning", "text": text} for text in warnings] + [
@@ -181,10 +182,23 @@ def _run_warnings(report: Document) -> Iterator[str]:
     unattacked = cases["total"] - cases["recovered"] - counts.get("failed", 0)
     if unattacked:
         yield f"{plural(unattacked, 'case')} of {cases['total']} not attacked: no figure includes them."
-    if not report["data"].get("same_as_target"):
+    same = report["data"].get("same_as_target", False)
+    if same is None:
+        yield "Whether the target was trained on this data set is not known: if not, figures refer to other data."
+    elif not same:
         yield "The data set is not the one that the target was trained on: figures refer to other data."
     if report["threat"]["control"]:
         yield "This attack is a negative control: its figures are a floor, not leakage."
+
+
+def _target_warnings(report: Document) -> Iterator[str]:
+    target = report["target"]
+    right = accuracy(target["metrics"], "holdout") if target["role"] == words.CLASSIFIER else None
+    if right and right["interval"] and target["classes"] > 1 and right["interval"]["low"] <= 1 / target["classes"]:
+        yield (
+            f"The target is right on {share(right['value'])} of {plural(right['n'], 'held-out sample')}, which may be "
+            "chance: its classes may be in another order than the data set's, or its input in another form."
+        )
 
 
 def _result_warnings(report: Document) -> Iterator[str]:

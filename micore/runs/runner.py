@@ -18,7 +18,7 @@ from micore.runs.keeper import Keeper
 from micore.runs.memory import PeakMemory, forget_peak, highest, peak_memory
 from micore.runs.preparation import Preparation, prepare
 from micore.runs.request import AttackRequest
-from micore.runs.session import Session, check_unchanged, manifest, open_session
+from micore.runs.session import Session, check_unchanged, manifest, notes, open_session
 from micore.runs.sitting import Sitting, start_tile, tiles
 from micore.runs.store import Row, Run, now
 from micore.runs.subjects import attack_controls, beside_evidence, class_controls, modality_floors, with_cases
@@ -70,7 +70,7 @@ def resume(
     _check_kept(run)
     if session.runtime.rank == 0:
         run.mend()  # the other ranks wait for the preparation before they write
-    run.manifest.update(request=request.to_dict(), notes=manifest(session)["notes"])
+    run.manifest.update(request=request.to_dict(), notes=notes(session))
     return _execute(session, run, retry_failed=retry_failed)
 
 

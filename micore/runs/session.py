@@ -26,8 +26,9 @@ from micore.runs.subjects import truths
 from micore.runtime import Progress, Runtime
 from micore.shelf import Shelf
 from micore.specs import AttackSpec, EvaluatorSpec
-from micore.target import Target
+from micore.target import CLASSIFIER, Target
 from micore.threat import Access, Ledger
+from micore.utility import measure
 from micore.versions import versions
 
 ACCELERATOR_TILE = 256
@@ -227,8 +228,6 @@ def manifest(session: Session) -> dict[str, Any]:
     """Return what a manifest says before the work begins."""
     spec, provider = session.spec, session.entry.provider
     data = describe(session.request.data, session.dataset) if session.request.data else {}
-    trained_on = session.loaded.card.data.get("fingerprint")
-    same = trained_on == session.dataset.fingerprint
     return {
         "request": session.request.to_dict(),
         "attack": {
@@ -239,23 +238,46 @@ def manifest(session: Session) -> dict[str, Any]:
         },
         "answers": session.request.form.to_dict(),
         "target": {"uri": session.request.model, "fingerprint": session.loaded.fingerprint,
-                   "card": session.loaded.card.to_dict()},
-        "data": {**data, "same_as_target": same},
+                   "card": _measured(session).to_dict()},
+        "data": {**data, "same_as_target": _same_data(session)},
         "access": {"granted": session.target.access.label, "used": None},
         "evidence": next((getattr(case.evidence, "kind", None) for case in session.cases), None),
         "seed": session.request.seed,
         "hardware": session.runtime.describe(),
         "versions": versions(*_distributions(session)),
         "cases": [{"id": case.id, "label": case.label, "status": "pending"} for case in session.cases],
-        "notes": [*_notes(session.loaded, same), *notes_of(session.dataset)],
+        "notes": notes(session),
     }  # fmt: skip
 
 
-def _notes(loaded: Bundle | External, same_data: bool) -> list[str]:
-    """Return what a reader of the run must know of its target."""
+def notes(session: Session) -> list[str]:
+    """Return what a reader of the run must know of its target and data."""
+    loaded, of_data = session.loaded, list(notes_of(session.dataset))
     if isinstance(loaded, External):
-        return [UNKNOWN_TRAINING, *loaded.notes]
-    return [] if same_data else ["the data set differs from the one that the target was trained on"]
+        return [UNKNOWN_TRAINING, *loaded.notes, *of_data]
+    differs = [] if _same_data(session) else ["the data set differs from the one that the target was trained on"]
+    return differs + of_data
+
+
+def _same_data(session: Session) -> bool | None:
+    """Tell whether the data set is that which the target was trained on; None: a foreign target does not say."""
+    trained_on = session.loaded.card.data.get("fingerprint")
+    if trained_on is None and isinstance(session.loaded, External):
+        return None
+    return bool(trained_on == session.dataset.fingerprint)
+
+
+def _measured(session: Session) -> Card:
+    """Return the target's card; that of a foreign classifier in memory with how often it is right on held-out data.
+
+    Its owner asks, not the adversary. Classes in another order than the data set's would be seen here only.
+    """
+    loaded = session.loaded
+    if not isinstance(loaded, External) or loaded.module is None or loaded.card.role != CLASSIFIER:
+        return loaded.card
+    adapter = session.modality.adapter(loaded.card.input)
+    metrics = measure(loaded.module, adapter, session.dataset, None, session.runtime)
+    return replace(loaded.card, metrics={**loaded.card.metrics, **metrics})
 
 
 def _distributions(session: Session) -> list[str]:

@@ -365,6 +365,23 @@ def test_shared_facts_overlap_and_other_data_are_warned_of(tmp_path: Path) -> No
     assert "not the one that the target was trained on" in warnings(run)
 
 
+def test_data_of_a_foreign_target_are_not_called_others(tmp_path: Path) -> None:
+    content = manifest(12)
+    content["data"]["same_as_target"] = None
+    run = make_run(tmp_path / "run", content, figures())
+    assert "trained on this data set is not known" in warnings(run)
+    assert "not the one that the target was trained on" not in warnings(run)
+    assert "- **trained the target**: not known" in everything(run)
+
+
+def test_a_target_that_is_right_by_chance_is_warned_of(tmp_path: Path) -> None:
+    content = manifest(12)
+    assert "may be chance" not in warnings(make_run(tmp_path / "good", content, figures()))
+    content["target"]["card"]["metrics"] = {"holdout_accuracy": 0.1, "holdout_samples": 100}
+    text = warnings(make_run(tmp_path / "bad", content, figures()))
+    assert "The target is right on 10% of 100 held-out samples, which may be chance: its classes" in text
+
+
 def test_a_judge_with_the_targets_weights_is_self_graded(tmp_path: Path) -> None:
     judge = {**JUDGE["evaluator-model"], "independent": False, "independence": {"weights": False}}
     run = make_run(tmp_path / "run", measurements=figures(), judges={"evaluator-model": judge})

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mi_model_exported.loading import load_function, load_program, load_script
-from micore.errors import ModelError, UsageError
+from mi_model_exported.loading import load_program, load_python, load_script
+from micore.errors import ConfigError, ModelError, UsageError
 from micore.external import External, SourceRequest
 from micore.inputs import InputSpec
 from micore.runtime import Runtime
@@ -110,7 +110,11 @@ def predict(tmp_path, monkeypatch):
     (tmp_path / "users_predictions.py").write_text(
         "def scores(x):\n    return x.flatten(1)[:, :3].softmax(1).numpy()\n\n"
         "def labels(x):\n    return x.flatten(1)[:, :3].argmax(1).tolist()\n\n"
-        "def logits(x):\n    return x.flatten(1)[:, :3]\n\nnumber = 3\n"
+        "def logits(x):\n    return x.flatten(1)[:, :3]\n\nnumber = 3\n\n"
+        "import torch\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.scale = torch.nn.Parameter(torch.tensor(2.0))\n\n"
+        "    def forward(self, x):\n        return self.scale * x.flatten(1)[:, :3]\n\n"
+        "network = Net()\nsure = torch.nn.Sequential(network, torch.nn.Softmax(1))\n"
     )
     yield "py:users_predictions:"
     sys.modules.pop("users_predictions", None)
@@ -119,11 +123,11 @@ def predict(tmp_path, monkeypatch):
 def test_a_function_answers(predict):
     images = torch.rand(4, *SHAPE)
     expected = images.flatten(1)[:, :3].softmax(1)
-    scores = target_of(load_function(request(predict + "scores")), Access.SCORES)
+    scores = target_of(load_python(request(predict + "scores")), Access.SCORES)
     assert torch.allclose(scores.scores(images), expected)
-    logits = target_of(load_function(request(predict + "logits", values="logits")), Access.SCORES)
+    logits = target_of(load_python(request(predict + "logits", values="logits")), Access.SCORES)
     assert torch.allclose(logits.scores(images), expected)
-    external = load_function(request(predict + "labels", answer="label"))
+    external = load_python(request(predict + "labels", answer="label"))
     assert external.highest_access == Access.LABEL
     assert torch.equal(target_of(external, Access.LABEL).labels(images), expected.argmax(1))
     assert external.card.input.mean == ()
@@ -132,10 +136,38 @@ def test_a_function_answers(predict):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gone", "cannot be imported"), ("number", "is no function"), ("", "names no function")],
+    [
+        ("gone", "cannot be imported"),
+        ("Net", "is a class"),
+        ("number", "is no function or network"),
+        ("", "names no function or network"),
+    ],
 )
 def test_functions_that_are_none(predict, name, message):
     with pytest.raises(ModelError, match=message):
-        load_function(request(predict + name))
+        load_python(request(predict + name))
     with pytest.raises(ModelError, match="cannot be imported"):
-        load_function(request("py:no_such_module:f"))
+        load_python(request("py:no_such_module:f"))
+
+
+def test_a_network_in_python_grants_everything(predict):
+    external = load_python(request(predict + "network"))
+    assert external.highest_access == Access.WHITE_BOX
+    images = torch.rand(4, *SHAPE, requires_grad=True)
+    target = target_of(external, Access.WHITE_BOX)
+    expected = (2 * images.flatten(1)[:, :3]).softmax(1)
+    torch.testing.assert_close(target.scores(images.detach()), expected.detach())
+    (gradient,) = torch.autograd.grad(target.module(images)[:, 0].sum(), images)
+    assert gradient.abs().sum() > 0
+    same = load_python(request(predict + "network")).fingerprint
+    assert same == external.fingerprint
+    with torch.no_grad():
+        sys.modules["users_predictions"].network.scale.fill_(3)
+    assert load_python(request(predict + "network")).fingerprint != same
+
+
+def test_a_network_that_does_not_fit_is_refused(predict):
+    with pytest.raises(ModelError, match=r"gives probabilities; logits are needed"):
+        load_python(request(predict + "sure"))
+    with pytest.raises(ConfigError, match=r"is a network: values is for functions"):
+        load_python(request(predict + "network", values="logits"))

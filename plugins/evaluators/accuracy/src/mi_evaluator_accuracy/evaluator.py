@@ -1,5 +1,8 @@
 """Attack accuracy: the share of reconstructions that an independent classifier takes for their class.
 
+``accuracy@1`` and ``accuracy@5`` count those where the class is its first choice, or among its first five;
+``confidence`` is the mean probability that it gives to the class.
+
 Defined over all reconstructions that the attack gave back, not over selected or successful ones. The
 judge is a classifier of other architecture, seed and augmentation than the target; where the data set
 has labelled public classes it knows those too, so that a reconstruction of a wrong kind is not forced

@@ -2,6 +2,10 @@
 
 An attack ranks all candidates of a case, the true text among them, by the log-likelihood that the target gives to each.
 It needs no luck of sampling, so it is the most sensitive measure of what a language model remembers of a text.
+
+- ``exposure``: log2 of the number of candidates minus log2 of the true one's rank, in bits; ``exposure-repeats-N``: of
+  the secrets that stand N times in the training texts; ``rank-1``: the share that is ranked first.
+- ``exposure-extrapolated``: the exposure among more candidates than were tried, from a distribution fitted to them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""The evaluator: reconstructions of a class against the private pictures, by face descriptor."""
+"""Reconstructions of a class against the private pictures, by a published face descriptor that no attack saw.
+
+- ``face-top1``, ``face-top5``: the share whose own class is the nearest, or among the nearest five, of all private
+  classes' centroids; ``face-reciprocal-rank``: one over its rank.
+- ``face-distance``: L2 distance to the nearest private picture of the class; ``face-verified``: the share below the
+  threshold, to be read beside the share of other classes that pass (its note).
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,10 @@
 On texts of one domain most words are given by the domain, so overlap of words flatters (a retrieved sentence about
 somebody else has much of it). What identifies somebody stands in few words: the slots that the data set notes.
 
-A value counts as recovered when the first sample of the case holds it, spaces and case aside. For holes in training
-texts (goal ``corpus``) only what the adversary did not see counts.
+A value counts as recovered when the first sample of the case holds it, spaces and case aside: ``slots``, the mean over
+cases of the share of their values; ``slot-KIND``, of one kind, such as names. For holes in training
+texts (goal ``corpus``) only what the adversary did not see counts: ``hole-accuracy``, the share of holes whose value is
+ranked first, and among the first few.
 """
 
 from __future__ import annotations

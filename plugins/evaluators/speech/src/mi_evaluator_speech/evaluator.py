@@ -1,4 +1,4 @@
-"""The evaluator: what was recovered as sound, without any classifier.
+"""What was recovered as sound, without any classifier.
 
 Everything is measured on the waveform. ``spectral-private`` is the log-spectral distance to the nearest private clip of
 the speaker, ``spectral-public`` that to the nearest public clip: where the second is the smaller one, the attack gave

@@ -5,6 +5,9 @@ exposure, Carlini et al. (USENIX Security 2019): log2 of the number of candidate
 
 All figures are given for each number of repetitions. Clips of secrets that were never trained on (0 repetitions) are
 the control: whatever is recovered of them, the target did not remember.
+
+``secret-rN``: the share whose hidden digits are said, of secrets heard N times; ``any-secret-rN``: that any trained
+secret is said; ``digits-rN``: the share of digits that are right; ``exposure-rN``, in bits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The evaluator: reconstructions against the voices of the private speakers.
+"""Reconstructions against the voices of the private speakers.
 
 A speaker encoder that no attack saw turns sounds into voiceprints. Those of different people are alike to begin with,
 so that a cosine alone says little: what counts is how much nearer a sample is to its own speaker than to the others

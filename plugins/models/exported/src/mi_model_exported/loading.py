@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from micore.artifacts import Bundle
 from micore.configs import make_config
 from micore.contracts import Config
-from micore.errors import ModelError
+from micore.errors import ConfigError, ModelError
 from micore.external import External, SourceRequest
 from micore.files import digest, file_digest
 from micore.inputs import InputSpec
@@ -81,10 +82,9 @@ def _own_network(request: SourceRequest, module: nn.Module, spec: InputSpec) -> 
         raise ConfigError(f"{request.uri} is a network: {alone[0]} is for functions", hint="leave it out")
     dataset = request.require_dataset()
     _probe(module, spec, len(dataset.classes), request.uri, request.runtime.device)
-    return External(
-        card=request.card("py", spec), module=module,
-        fingerprint=digest("py", str(module), spec.to_dict(), tensors_digest(module.state_dict())),
-    )  # fmt: skip
+    card = request.card("py", spec)
+    weights = Bundle(card=card, weights={name: tensor.detach() for name, tensor in module.state_dict().items()})
+    return External(card=card, module=module, fingerprint=digest("py", str(module), weights.fingerprint))
 
 
 def _function(
@@ -178,7 +178,9 @@ def _probe(module: nn.Module, spec: InputSpec, n_classes: int, place: Path | str
         ) from error
     shape = tuple(getattr(logits, "shape", ()))
     if shape != (2, n_classes):
-        raise ModelError(f"{place} gives {shape} for 2 samples; logits of the data set's {n_classes} classes are needed")
+        raise ModelError(
+            f"{place} gives {shape} for 2 samples; logits of the data set's {n_classes} classes are needed"
+        )
     if n_classes > 1 and bool((logits >= 0).all()) and torch.allclose(logits.sum(dim=1), torch.ones(2, device=device)):
         raise ModelError(f"{place} gives probabilities; logits are needed", hint="leave its softmax out")
 

@@ -23,7 +23,7 @@ def mi_sources() -> Iterable[SourceSpec]:
             summary="A file of torch.export.save: --model export:classifier.pt2 --data ...",
         ),
         SourceSpec(
-            name="py", target=f"{LOADING}:load_function", scheme="py",
-            summary="A Python function that answers: --model py:my_module:predict --data ...",
+            name="py", target=f"{LOADING}:load_python", scheme="py",
+            summary="A Python function that answers, or a network: --model py:my_module:predict --data ...",
         ),
     ]  # fmt: skip
