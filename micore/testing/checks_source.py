@@ -143,7 +143,6 @@ def answers_fit_the_card(bench: SourceBench) -> None:
     scores, again = target.scores(samples), target.scores(samples)
     require(tuple(scores.shape) == (N, target.n_classes), f"scores {tuple(scores.shape)} for {N} samples")
     require(bool(torch.isfinite(scores).all()), "scores are not finite")
-    require(float(scores.min()) >= 0 and float(scores.sum(dim=1).max()) <= 1 + 1e-3, "scores are no shares of 1")
     require(torch.allclose(scores, again, atol=1e-5), "two answers to one question differ")
 
 
