@@ -1,26 +1,30 @@
-"""Write the pages of ``docs/reference`` that follow from the code: command line, catalogue, configs.
+"""Write the pages of ``docs/reference`` that follow from the code: command line, catalogue, configs, hooks...
 
 ``python tools/generate_docs.py`` rewrites them; a test fails when they are out of date.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from importlib import import_module
-from inspect import cleandoc
+from inspect import cleandoc, signature
 from pathlib import Path
 from typing import Any
 
 import click
 
+from micore import hookspecs, specs
 from micore.cli import COMMANDS, main
 from micore.cli.show import CONFIGURABLE, settings
 from micore.contracts import Config
+from micore.hookspecs import OBSERVER_HOOKS, SPEC_HOOKS
 from micore.kit.training import TrainingConfig
 from micore.registry import Entry, Registry
 from micore.spec_texts import access_of, aim_of, modality_of, status_of
-from micore.specs import ANY, KINDS
+from micore.specs import ANY, KINDS, Spec
 from micore.threat import Access
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +64,34 @@ What each evaluator measures, from its own documentation. Some rules hold for al
 - **What cannot be measured** is no number and has a note that says why; it never counts as a good score.
 """
 
+HOOKS_PREFACE = """
+A plugin is a module that an entry point of the group `micore` names. It implements any of the functions below with
+`@hookimpl`. Its `pyproject.toml` says:
+
+```toml
+[project.entry-points.micore]
+attack-my-attack = "mi_attack_my_attack.plugin"
+```
+
+The hooks that describe take no arguments and return *specs*: frozen descriptions (`micore.specs`). A spec names its
+implementation by an import string, `"package.module:Name"`, which is resolved on first use. The module with the hooks
+must not import torch: every command imports it.
+
+A plugin that cannot be imported, has an unknown hook or returns a wrong spec is recorded as broken with its reason; one
+that needs another micore, as incompatible ([versions](../explanation/compatibility.md)). `mi list-plugins --broken` and
+`mi doctor` show both; they are an error only for those who name them, or with `MI_STRICT_PLUGINS=1`. When two packages
+offer one name, `package:name` picks one. `mi new` writes a package that works, `mi check` tries what it offers.
+"""
+
+OBSERVERS = """
+The last three hooks observe runs, for trackers and dashboards. An implementation may take fewer arguments than the hook
+has. It may not change results. One that raises is reported as a warning and stops nothing. Where it is told to send
+something to is its own matter; the trackers of this repository do nothing unless a variable asks them to.
+
+A plugin that implements one of them is listed as a tracker. It returns no spec: its name is that of its entry point
+without `tracker-`, its summary that of its package.
+"""
+
 COLUMNS = {
     "modality": ("data set used by default",),
     "dataset": ("modality", "splits", "bundled", "licence"),
@@ -81,6 +113,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "cli.md": cli(),
         REFERENCE / "catalogue.md": catalogue(entries),
         REFERENCE / "configs.md": configs(entries),
+        REFERENCE / "hooks.md": hooks(),
         REFERENCE / "metrics.md": metrics(entries),
         ROOT / "README.md": _between_marks((ROOT / "README.md").read_text(encoding="utf-8"), covered(entries)),
     }
@@ -188,6 +221,59 @@ def metrics(entries: Sequence[Entry]) -> str:
             parts += [f"## {entry.spec.name}", f"{_link(entry)}, in `{entry.provider.distribution}`."]
             parts.append(cleandoc(module.__doc__ or "").replace("``", "`"))
     return _page(parts)
+
+
+# hooks ----------------------------------------------------------------------------------------------------
+
+
+def hooks() -> str:
+    """Return the page of the hooks and of what they return, from their documentation."""
+    parts = ["# Hooks", NOTE, HOOKS_PREFACE.strip(), "## What every spec says", _fields(Spec, ())]
+    for name, spec in SPEC_HOOKS.items():
+        parts += [f"## {name}", _prose(getattr(hookspecs, name)), f"Returns `{spec.__name__}`s.", _fields(spec)]
+    for name in OBSERVER_HOOKS:
+        hook = getattr(hookspecs, name)
+        parts += [f"## {name}", f"`{name}({', '.join(signature(hook).parameters)})`", _prose(hook)]
+    return _page([*parts, "## Observers", OBSERVERS.strip()])
+
+
+def _prose(documented: Any) -> str:
+    """Return a docstring as Markdown; pages that it names become links."""
+    text = cleandoc(documented.__doc__ or "").replace("``", "`")
+    return re.sub(r"\bdocs/([\w/-]+\.md)\b", _linked, text)
+
+
+def _linked(found: re.Match[str]) -> str:
+    title = (ROOT / "docs" / found[1]).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return f"[{title}](../{found[1]})"
+
+
+def _fields(spec: type[Spec], inherited: Iterable[str] = tuple(field.name for field in fields(Spec))) -> str:
+    """Return the table of a spec's own fields."""
+    meanings, known = attributes(spec), set(inherited)
+    rows = [
+        (f"`{field.name}`", f"`{field.type}`", _default_of(field), meanings[field.name])
+        for field in fields(spec)
+        if field.name not in known
+    ]
+    return _table(("field", "type", "default", "meaning"), rows) if rows else ""
+
+
+def attributes(spec: type[Spec]) -> dict[str, str]:
+    """Return what a spec's documentation says of each of its fields; constants of the module are written out."""
+    section = cleandoc(spec.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", section, flags=re.MULTILINE)
+    return {name: re.sub(r"`([A-Z]+)`", _values, " ".join(text.replace("``", "`").split())) for name, text in found}
+
+
+def _values(found: re.Match[str]) -> str:
+    return ", ".join(f"`{value}`" for value in getattr(specs, found[1]))
+
+
+def _default_of(field: Field[Any]) -> str:
+    if field.default is not MISSING:
+        return f"`{field.default!r}`".replace("'", '"')
+    return "" if field.default_factory is MISSING else f"`{field.default_factory()!r}`"
 
 
 # what is covered ------------------------------------------------------------------------------------------
