@@ -58,6 +58,7 @@ NAMES_ALLOWED = {
     "micore/known_plugins.py": "the generated table",
     "micore/cli/quickstart.py": "the defaults of the demonstration",
     "micore/cli/new.py": "the modalities that there are templates for",
+    "micore/cli/new_words.py": "what the templates say of each modality",
 }
 
 each_plugin = pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: f"{folder.parent.name}-{folder.name}")

@@ -28,7 +28,7 @@ def metadata_complete(bench: Bench) -> None:
     require(bool((bench.kind.__doc__ or "").strip()), f"{spec.target} has no docstring")
     if spec.kind in ("attack", "defense") and not getattr(spec, "control", False) and not spec.paper:
         module = sys.modules.get(bench.kind.__module__)
-        texts = f"{bench.kind.__doc__} {getattr(module, '__doc__', '')}".lower()
+        texts = " ".join(f"{bench.kind.__doc__} {getattr(module, '__doc__', '')}".lower().split())
         require(
             NO_PAPER in texts,
             f"names no paper; if there is none, the docstring must say {NO_PAPER!r} and why",
