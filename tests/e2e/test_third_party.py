@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from micore.errors import IncompatiblePluginError
 from tests.e2e.commands import call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,3 +171,13 @@ def test_broken_ones_are_explained_and_stop_nothing(place: Path) -> None:
     assert "acme_sdk" in mi(place, "doctor").stderr
     named = mi(place, "check", "acme-lacking", code=4)
     assert "acme_sdk" in named.stderr
+
+
+def test_one_of_another_series_is_named_with_what_it_needs(place: Path) -> None:
+    """As the page on versions promises: it is not imported, and whoever names it is told why."""
+    assert "acme-newer 1.0.0" in mi(place, "doctor").stderr
+    for command in ("check", "show"):
+        named = mi(place, command, "acme-newer", code=IncompatiblePluginError.exit_code)
+        assert "needs micore>=9, this is" in named.stderr
+        assert "pip install --upgrade acme-newer micore" in named.stderr
+    assert "acme_newer" not in sys.modules
