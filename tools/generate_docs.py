@@ -85,7 +85,8 @@ offer one name, `package:name` picks one. `mi new` writes a package that works, 
 
 OBSERVERS = """
 The last three hooks observe runs, for trackers and dashboards. An implementation may take fewer arguments than the hook
-has. It may not change results. One that raises is reported as a warning and stops nothing. Where it is told to send
+has; `micore.kit.tracking` gives a run's parameters and figures as flat names and values. It may not change results. One
+that raises is reported as a warning and stops nothing. Where it is told to send
 something to is its own matter; the trackers of this repository do nothing unless a variable asks them to.
 
 A plugin that implements one of them is listed as a tracker. It returns no spec: its name is that of its entry point

@@ -39,9 +39,10 @@ MANNERS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """How MLflow behaves here, unless the user has set it. Its own settings would let an attack wait for minutes when the
-server is away, and would tell its makers how it is used."""
+server is away, tell its makers how it is used, and write addresses to stdout, which carries results only."""
 
 FILES = ("report.md", "report.json", "measurements.json")
 """Without samples; the other report shows what was recovered."""
