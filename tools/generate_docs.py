@@ -45,6 +45,8 @@ environment variable that its help names. These variables have no option:
 | `MI_DISABLED_PLUGINS` | Names of plugins to leave out, separated by commas. |
 | `MI_STRICT_PLUGINS` | `1`: any broken plugin is an error. |
 | `MI_FACE_DESCRIPTOR` | Weights of the evaluator `face-descriptor`. |
+| `MI_MLFLOW`, `MI_MLFLOW_SAMPLES` | Where the tracker `mlflow` sends runs; whether with what was recovered. |
+| `MI_TENSORBOARD_DIR` | Where the tracker `tensorboard` writes runs. |
 | `NO_COLOR` | Any value: no colors. |
 """
 
