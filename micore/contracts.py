@@ -12,25 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from micore.defense import Config, Defense, Fitting, NoConfig
-from micore.errors import ModelError
 from micore.inputs import InputSpec
 from micore.records import Case, Interval, Measurement, Reconstruction, Samples, Snapshot, Truth
+from micore.reference import IDENTITY_DIGITS, EvaluatorModel, Reference, Subject
 from micore.threat import Spending
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from micore.artifacts import Bundle
-    from micore.external import HasFace
     from micore.runtime import Random, Runtime
     from micore.target import Target
 
 __all__ = [
-    "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator", "EvaluatorModel",
-    "Fitting", "Forecast", "HasBaselines", "HasClassControls", "HasControl", "HasDeployment", "HasFloors",
-    "HasForecast", "HasGenerator", "HasNotes", "HasObservations", "HasPrior", "HasTruth", "Interval", "Measurement",
-    "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction", "Reference", "Samples",
-    "ShowsDifferences", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
+    "IDENTITY_DIGITS", "Attack", "BaseUse", "Case", "Config", "Dataset", "DatasetOpener", "Defense", "Evaluator",
+    "EvaluatorModel", "Fitting", "Forecast", "HasBaselines", "HasBounds", "HasClassControls", "HasControl",
+    "HasDeployment", "HasFloors", "HasForecast", "HasGenerator", "HasNotes", "HasObservations", "HasPrior", "HasTruth",
+    "Interval", "Measurement", "Modality", "ModelBuilder", "NoConfig", "Prepared", "Prior", "Reconstruction",
+    "Reference", "Samples", "ShowsDifferences", "Snapshot", "Split", "Subject", "Truth", "WrapsAttack",
 ]  # fmt: skip
 
 
@@ -136,6 +134,14 @@ class Modality(Protocol):
 
     def show(self, samples: Samples, limit: int) -> str:
         """Return a self-contained HTML fragment that shows up to ``limit`` samples."""
+
+
+@runtime_checkable
+class HasBounds(Protocol):
+    """A modality whose samples are float tensors that lie in one range, so that they can be changed a little."""
+
+    bounds: tuple[float, float]
+    """The ends of the canonical range, such as (0, 1)."""
 
 
 @runtime_checkable
@@ -314,62 +320,6 @@ class HasForecast(Protocol):
 
     def forecast(self, n_classes: int, n_public: int) -> Forecast:
         """Count the cost of preparing and of one case."""
-
-
-IDENTITY_DIGITS = 12
-"""Digits of a fingerprint that stand for a judge in the name of its figures."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluatorModel:
-    """An independent classifier that judges.
-
-    module: on the run's device, in eval mode, without gradients; adapter: from canonical samples to
-    its input; notes: what its figures must be read with (such as a shared architecture).
-    """
-
-    bundle: Bundle
-    module: nn.Module
-    adapter: Callable[[Samples], Tensor]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def identity(self) -> str:
-        """The first digits of the bundle's fingerprint: what tells its figures from those of another judge."""
-        return self.bundle.fingerprint[:IDENTITY_DIGITS]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What an evaluator judges: reconstructions of the attack or of a control."""
-
-    name: str
-    reconstructions: Sequence[Reconstruction]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """All that judges may know and adversaries may not.
-
-    dataset: the private data; target: what is known of the attacked one (for the check of independence);
-    evaluator_model: the independent classifier, when the evaluator asked for one.
-    truth: by case id, for goals that recover an instance; evidence is in the judged cases themselves.
-    """
-
-    modality: Modality
-    dataset: Dataset
-    target: HasFace | None
-    evaluator_model: EvaluatorModel | None = None
-    truth: Mapping[str, Truth] = field(default_factory=dict)
-
-    def judge(self) -> EvaluatorModel:
-        """Return the evaluator model.
-
-        Raises: ModelError when the run has none.
-        """
-        if self.evaluator_model is None:
-            raise ModelError("this evaluator needs an evaluator model", hint="give --evaluator-model")
-        return self.evaluator_model
 
 
 @runtime_checkable

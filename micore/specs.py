@@ -204,8 +204,10 @@ class EvaluatorSpec(Spec):
     Attributes:
         modality: What it judges, or ``any``.
         goals: Of the attacks that it judges, of `GOALS`.
-        needs: What it must be given, of ``evaluator-model``, ``private``, ``truth``, ``label`` (the class of each
-            case), ``ranking`` (all candidates of a case in order), ``weights`` (a file of the user's).
+        needs: What it must be given, of ``evaluator-model`` (it runs once for each of the run's), ``evaluator-models``
+            (all together, at least three: it runs once), ``private``, ``truth``, ``label`` (the class of each case),
+            ``ranking`` (all candidates of a case in order), ``weights`` (a file of the user's), ``endpoint`` (an
+            address of the user's).
         default: Whether it runs after every attack that it fits.
     """
 

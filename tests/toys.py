@@ -22,6 +22,7 @@ from micore.external import External, SourceRequest
 from micore.hookspecs import hookimpl
 from micore.kit.training import TrainingConfig
 from micore.models import restore_network
+from micore.reference import panel_identity
 from micore.registry import Registry
 from micore.runs.request import AttackRequest
 from micore.runtime import Random, Runtime
@@ -234,6 +235,27 @@ class ModelEvaluator(MeanEvaluator):
         return torch.cat([part[:, 0] for part in found])
 
 
+class PanelEvaluator(MeanEvaluator):
+    """Asks all evaluator models together."""
+
+    name = "panel"
+
+    def _values(self, subject: Subject, reference: Any) -> Tensor:
+        found = [
+            judge.module(judge.adapter(item.samples)).softmax(dim=1)[:, 0]
+            for judge in reference.panel() for item in subject.reconstructions
+        ]  # fmt: skip
+        return torch.cat(found)
+
+    def _one(self, subject: Subject, value: float) -> Measurement:
+        return replace(super()._one(subject, value), evaluator=f"panel@{self.identity}")
+
+    def evaluate(self, subjects: Sequence[Subject], reference: Any, runtime: Runtime) -> list[Measurement]:
+        """Return one figure per subject, marked with all judges."""
+        self.identity = panel_identity(reference.panel())
+        return super().evaluate(subjects, reference, runtime)
+
+
 class HalfDefenseConfig(Config):
     """Of `HalfDefense`."""
 
@@ -371,6 +393,7 @@ class ToyPlugin:
         return [
             EvaluatorSpec(name="mean", target=f"{HERE}:MeanEvaluator", default=True, **common),
             EvaluatorSpec(name="judged", target=f"{HERE}:ModelEvaluator", needs=("evaluator-model",), **common),
+            EvaluatorSpec(name="panel", target=f"{HERE}:PanelEvaluator", needs=("evaluator-models",), **common),
             EvaluatorSpec(name="stranger", target=f"{HERE}:MeanEvaluator", summary="Toy", modality="toy",
                           goals=("prompt",)),
         ]  # fmt: skip

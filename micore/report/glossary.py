@@ -25,6 +25,29 @@ TERMS = {
 }
 
 _METRICS = {
+    r"^vlm-acc": """Share of samples in which a vision-language model, shown them beside private samples of the class,
+        sees the same person or object. What it refused or left unclear counts as no. It is worth what the model is
+        worth: read it beside what that model says of pairs of private samples.""",
+    r"^vlm-": """How often a vision-language model gave no answer, or one that is neither yes nor no. It says why
+        its share of yes may be low; nothing was left out for it.""",
+    r"-ratio$": """Distance to the nearest private sample of the class over that of held-out private samples: 1 is as
+        near as a real sample that the target never saw. Far below 1 is nearer than that, such as a copy.""",
+    r"lpips": """Distance from a sample to the very private sample, in the features of a network that learned to see on
+        public photographs. It was fitted to people's judgement of small distortions of photographs, and has not been
+        for faces or digits.""",
+    r"-hit$": """How many private samples of the class are the nearest one of some sample of the attack. One says that
+        all samples resemble the same one; it is at most the number of samples, and likeness is not asked.""",
+    r"duplicate": """Share of samples that have a twin among the samples of their class. An attack that finds one
+        picture again and again recovers less than its number of samples suggests; noise has no twins.""",
+    r"false.positive": """Of the samples that the first independent model accepts, the share that several models
+        together reject. A high share says that the accuracy of a single model means little here; a low one does not
+        show that a person would agree, since all models learned from the same data.""",
+    r"consensus|stable": """Share of samples that several independent models assign to the attacked class by a
+        quorum; stable: also with noise and with blur. What fools one model passes less often, but the models
+        learned from the same data and can err together: read it beside adversarial-noise, which holds nothing.""",
+    r"knowledge": """Accuracy on real samples of networks that learned from the recovered samples alone. It shows
+        how much of the classes they carry as a set. It is no likeness of any one of them to a private sample, and a
+        prior that knows the domain can teach something too: read it beside chance and the controls.""",
     r"-truth": """Distance from a sample to the very private sample that its case is about, in the features of
         an independent model. Here the ceiling is another real sample of the same class: an attack that comes no
         nearer has recovered the class at most, not the sample.""",
@@ -49,7 +72,7 @@ _METRICS = {
         without likeness is no leakage, and one well-recovered class can do harm without any variety.""",
     r"fid|kid|frechet|realism|precision|density": """How much the samples look like data of the domain as
         a whole. A prior alone can score well here: it does not show that anything came from the target.""",
-    r"dist|knn|nearest|lpips|mse|l2": """Distance from a sample to the nearest private sample of its
+    r"dist|knn|nearest|mse|l2": """Distance from a sample to the nearest private sample of its
         class, in the evaluator's own features. A small distance means likeness in these features only, and
         distances of two evaluators cannot be compared. Read it beside the ceiling's.""",
     r"psnr|ssim|similar|cosine": """Likeness of a sample to the private one, measured directly. It can

@@ -51,6 +51,9 @@ SUBJECTS = {
     "noise": "floor: noise",
     "mean-spectrum": "floor: noise with the mean long-term spectrum of the adversary's public clips",
     "oracle-spectrum": "floor: noise with the true long-term spectrum of the class, which no adversary has",
+    "same-class": "check of the judge: other private samples of the class; it should say yes",
+    "other-class": "check of the judge: private samples of another class; it should say no",
+    "adversarial-noise": "control of the judges: noise fitted to the first judge, not to the target; it holds nothing",
     "holdout": "ceiling: real private-domain samples that the target was never trained on",
 }
 

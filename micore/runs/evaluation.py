@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from micore.artifacts import Bundle, PluginUse
 from micore.configs import make_config
-from micore.contracts import IDENTITY_DIGITS, Case, Dataset, Evaluator, Measurement, Modality, Reference
+from micore.contracts import Case, Dataset, Evaluator, Measurement, Modality, Reference
 from micore.errors import RunError, UsageError
 from micore.external import HasFace
 from micore.measurements import measurement_to_dict
+from micore.reference import PANEL, PANEL_DIGITS
 from micore.registry import Entry, Registry
 from micore.runs.judges import describe_judge, evaluator_models, judge_name, open_judge
 from micore.runs.request import AttackRequest
@@ -22,6 +23,9 @@ from micore.specs import ANY, EvaluatorSpec
 
 NEEDS_JUDGE = "evaluator-model"
 """The need of evaluators that run once for each evaluator model."""
+
+NEEDS_PANEL = "evaluator-models"
+"""The need of evaluators that run once, with all evaluator models together."""
 
 
 def chosen_evaluators(
@@ -42,6 +46,21 @@ def chosen_evaluators(
         kind = registry.load(entry)
         chosen.append((_spec(entry), kind(make_config(kind.Config, use.config, f"evaluator {use.name!r}"))))
     return chosen
+
+
+def check_panel(evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]], n_judges: int) -> None:
+    """Check that there are judges enough for evaluators that judge with several together.
+
+    Raises: UsageError.
+    """
+    for spec, _ in evaluators:
+        if NEEDS_PANEL in spec.needs and n_judges < PANEL:
+            raise UsageError(
+                f"evaluator {spec.name!r} judges with at least {PANEL} evaluator models together; "
+                f"this run has {n_judges}",
+                hint=f"--judges {PANEL}; where there are fewer architectures than judges, the further ones differ in "
+                "their seed",
+            )
 
 
 def _spec(entry: Entry) -> EvaluatorSpec:
@@ -70,7 +89,8 @@ def evaluate_run(
 
     cases: with their evidence, which a run does not store.
 
-    Figures of evaluators that are not run now are kept. A run without reconstructions has none.
+    Figures of evaluators that are not run now are kept, and when one fails those of the ones before it. A run without
+    reconstructions has none.
     """
     reconstructions = with_cases(run.reconstructions(modality), cases)
     if not reconstructions:
@@ -81,17 +101,33 @@ def evaluate_run(
     judges = _judges(registry, runtime, request, dataset, target, evaluators)
     opened = [open_judge(registry, runtime, judge, target, modality) for judge in judges]
     plain = Reference(modality=modality, dataset=dataset, target=target, truth=truth)
+    together = replace(plain, evaluator_models=tuple(opened))
     fresh: list[Measurement] = []
-    for spec, evaluator in evaluators:
-        run.event("evaluator", name=spec.name)
-        for judge in opened if NEEDS_JUDGE in spec.needs else [None]:
-            found = evaluator.evaluate(judged, replace(plain, evaluator_model=judge), runtime)
-            fresh += found if judge is None else _apart(found, fresh, judge.identity)
-    replaced = {spec.name for spec, _ in evaluators}
-    kept = [item for item in run.measurements() if item.evaluator.split("@")[0] not in replaced]
+    done: set[str] = set()
+    try:
+        for spec, evaluator in evaluators:
+            run.event("evaluator", name=spec.name)
+            for judge in opened if NEEDS_JUDGE in spec.needs else [None]:
+                given = together if NEEDS_PANEL in spec.needs else plain
+                found = evaluator.evaluate(judged, replace(given, evaluator_model=judge), runtime)
+                fresh += found if judge is None else _apart(found, fresh, judge.identity)
+            done.add(spec.name)
+    finally:  # a judge that fails, such as one at an address, may not cost the figures of those before it
+        _write(run, [item for item in fresh if _evaluator_of(item) in done], done, judges, target)
+    return fresh
+
+
+def _write(
+    run: Run, fresh: Sequence[Measurement], replaced: Container[str], judges: Sequence[Bundle], target: HasFace
+) -> None:
+    """Store fresh figures in place of earlier ones of the same evaluators."""
+    kept = [item for item in run.measurements() if _evaluator_of(item) not in replaced]
     described = [describe_judge(judge, target) for judge in judges]
     run.write_measurements([*kept, *fresh], _known_judges(run.judges(), described, kept))
-    return fresh
+
+
+def _evaluator_of(item: Measurement) -> str:
+    return item.evaluator.split("@")[0]
 
 
 def _judges(
@@ -99,7 +135,7 @@ def _judges(
     evaluators: Sequence[tuple[EvaluatorSpec, Evaluator]],
 ) -> list[Bundle]:  # fmt: skip
     """Return the evaluator models, none when no evaluator asks one."""
-    if not any(NEEDS_JUDGE in spec.needs for spec, _ in evaluators):
+    if not any({NEEDS_JUDGE, NEEDS_PANEL} & set(spec.needs) for spec, _ in evaluators):
         return []
     if request.data is None:
         raise RunError("the run names no data set to train an evaluator model on")
@@ -120,7 +156,7 @@ def _apart(found: Sequence[Measurement], earlier: Sequence[Measurement], identit
         if same is None:
             yield item
         elif measurement_to_dict(item) != measurement_to_dict(same):
-            yield replace(item, evaluator=f"{item.evaluator.split('@')[0]}@{identity}")
+            yield replace(item, evaluator=f"{_evaluator_of(item)}@{identity}")
 
 
 def _known_judges(
@@ -130,9 +166,9 @@ def _known_judges(
     if not described:
         return dict(earlier)
     new = {judge["fingerprint"] for judge in described}
-    owners = {item.evaluator.partition("@")[2] for item in kept}
+    marks = {mark for item in kept for mark in item.evaluator.partition("@")[2].split("-") if len(mark) >= PANEL_DIGITS}
     still = [
         judge for judge in earlier.values()
-        if judge["fingerprint"] not in new and judge["fingerprint"][:IDENTITY_DIGITS] in owners
+        if judge["fingerprint"] not in new and judge["fingerprint"].startswith(tuple(marks))
     ]  # fmt: skip
     return {judge_name(index): judge for index, judge in enumerate([*described, *still])}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from micore.artifacts import Bundle, PluginUse
-from micore.contracts import IDENTITY_DIGITS, Dataset, EvaluatorModel, Modality
+from micore.contracts import Dataset, EvaluatorModel, Modality
 from micore.data import DataRequest
 from micore.errors import ModelError, UnknownNameError
 from micore.external import HasFace
 from micore.files import digest
 from micore.home import cache
 from micore.kit.training import TrainingConfig
-from micore.models import restore_network
+from micore.models import build_network, restore_network
+from micore.reference import IDENTITY_DIGITS
 from micore.registry import Registry
 from micore.runtime import Runtime, derive_seed
 from micore.training import train_on
@@ -126,7 +128,8 @@ def open_judge(
     module.eval().requires_grad_(False)
     notes = independence(bundle, target).notes
     adapter = modality.adapter(bundle.card.input)
-    return EvaluatorModel(bundle=bundle, module=runtime.place(module), adapter=adapter, notes=notes)
+    fresh = partial(build_network, registry, bundle.card.model, input_spec=bundle.card.input, defenses=())
+    return EvaluatorModel(bundle=bundle, module=runtime.place(module), adapter=adapter, notes=notes, fresh=fresh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

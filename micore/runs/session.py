@@ -17,7 +17,7 @@ from micore.home import cache
 from micore.models import is_external, load_modality, load_target, open_guarded
 from micore.records import true_label
 from micore.registry import Entry, Registry
-from micore.runs.evaluation import chosen_evaluators
+from micore.runs.evaluation import check_panel, chosen_evaluators
 from micore.runs.judges import given_model
 from micore.runs.preparation import preparation_key, public_split
 from micore.runs.request import AttackRequest
@@ -101,6 +101,7 @@ def open_session(registry: Registry, request: AttackRequest, progress: Progress 
         registry, entry, request.preset, with_evidence(registry.load(entry), request.attack.config, request.evidence)
     )
     evaluators = chosen_evaluators(registry, spec.modality, spec.goal, request.evaluators)
+    check_panel(evaluators, request.judges)
     runtime = _runtime(request, progress)
     loaded, request, dataset = _load(registry, request, runtime)
     card = loaded.card

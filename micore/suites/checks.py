@@ -12,7 +12,7 @@ from micore.errors import MiError, RuntimeUnavailable, UsageError
 from micore.kit.training import TrainingConfig
 from micore.models import load_defenses
 from micore.registry import Registry
-from micore.runs.evaluation import chosen_evaluators
+from micore.runs.evaluation import check_panel, chosen_evaluators
 from micore.runs.session import attack_spec
 from micore.runtime import PRECISIONS
 from micore.specs import ANY
@@ -79,7 +79,7 @@ def _check_attack(registry: Registry, suite: Suite, attack: AttackEntry) -> None
     if attack.access is not None and Access.parse(attack.access) < spec.access:
         raise UsageError(f"attack {spec.name!r} needs {spec.access.label} access, not {attack.access}")
     uses = [PluginUse(name=name, config=config) for name, config in map(parse_use, attack.evaluators or ())]
-    chosen_evaluators(registry, spec.modality, spec.goal, uses)
+    check_panel(chosen_evaluators(registry, spec.modality, spec.goal, uses), suite.judges)
     for target in suite.targets:
         if asked(target.name, attack.targets):
             modality = _modality(registry, target)

@@ -14,6 +14,7 @@ import torch
 
 from micore.contracts import Measurement, Reconstruction, Reference, Subject
 from micore.measurements import measurement_to_dict
+from micore.runs.evaluation import NEEDS_JUDGE, NEEDS_PANEL
 from micore.runs.subjects import truths
 from micore.testing.bench import Bench
 from micore.testing.checks_plugin import CONFIG_CHECKS, PLUGIN_CHECKS
@@ -22,6 +23,8 @@ from micore.testing.devices import pretend_accelerator
 from micore.testing.report import Check, require, skip
 
 BOUNDED = {"share": (0.0, 1.0), "probability": (0.0, 1.0), "fraction": (0.0, 1.0), "%": (0.0, 100.0)}
+OF_THE_USER = {"weights": "a file of weights", "endpoint": "an address"}
+"""Needs that no toy problem has."""
 TRUTH, NOISE, TWIN = "attack", "noise", "twin"
 SAMPLES = 3
 
@@ -54,13 +57,15 @@ class EvaluatorBench(Bench):
 
     def reference(self, device: torch.device | None = None) -> Reference:
         """Return what the evaluator may know."""
-        if "weights" in self.spec.needs and not self.options:
-            skip("needs weights of the user's; give their path as an option")
-        judge = self.lab.judge(self.setting, self.runtime(device=device))
+        for need, what in OF_THE_USER.items():
+            if need in self.spec.needs and not self.options:
+                skip(f"needs {what} of the user's; name it by options")
+        runtime, needs = self.runtime(device=device), self.spec.needs
         cases = [item.case for item in self.subjects[0].reconstructions]
         return Reference(
             modality=self.modality, dataset=self.setting.dataset, target=self.lab.bundle(self.setting),
-            evaluator_model=judge if "evaluator-model" in self.spec.needs else None,
+            evaluator_model=self.lab.judge(self.setting, runtime) if NEEDS_JUDGE in needs else None,
+            evaluator_models=self.lab.panel(self.setting, runtime) if NEEDS_PANEL in needs else (),
             truth=truths(cases, self.setting.dataset, self.modality),
         )  # fmt: skip
 
@@ -81,6 +86,14 @@ class EvaluatorBench(Bench):
         return {item.name: item for item in found if item.subject == subject}
 
 
+def is_of_nothing(item: Measurement) -> bool:
+    """Tell whether a figure says of noise that there is nothing to measure: no number, and a note that says why.
+
+    Such as the share of something among the samples that a judge accepts, where it accepts none.
+    """
+    return item.subject == NOISE and math.isnan(item.value) and item.interval is None and bool(item.notes)
+
+
 def figures_are_well_formed(bench: EvaluatorBench) -> None:
     """Reports, comparisons and re-evaluation read these fields."""
     require(bool(bench.measured), "gave no measurements")
@@ -93,13 +106,15 @@ def figures_are_well_formed(bench: EvaluatorBench) -> None:
         )
         require(item.direction in ("up", "down", "none"), f"{where}: direction {item.direction!r}")
         require(bool(item.name and item.unit), f"{where}: no name or no unit")
-        require(0 < item.clusters <= item.n, f"{where}: {item.clusters} clusters of {item.n} samples")
+        counted = 0 < item.clusters <= item.n or (is_of_nothing(item) and item.clusters == item.n == 0)
+        require(counted, f"{where}: {item.clusters} clusters of {item.n} samples")
         json.dumps(measurement_to_dict(item), allow_nan=False)
 
 
 def values_are_finite(bench: EvaluatorBench) -> None:
-    """On sound samples there is nothing that could not be measured."""
-    broken = [f"{item.name} of {item.subject}" for item in bench.measured if not math.isfinite(item.value)]
+    """On sound samples there is nothing that could not be measured; of noise a figure may say why it has no value."""
+    unsaid = [item for item in bench.measured if not is_of_nothing(item)]
+    broken = [f"{item.name} of {item.subject}" for item in unsaid if not math.isfinite(item.value)]
     require(not broken, f"not finite: {', '.join(broken)}")
 
 
@@ -107,6 +122,8 @@ def values_are_within_bounds(bench: EvaluatorBench) -> None:
     """A share above one is a bug in the figure, not leakage."""
     for item in bench.measured:
         low, high = BOUNDED.get(item.unit, (-math.inf, math.inf))
+        if is_of_nothing(item):
+            continue
         for value in (item.value, *item.per_case.values()):
             require(low <= value <= high, f"{item.name} of {item.subject} is {value} {item.unit}")
 
@@ -148,6 +165,8 @@ def more_leakage_scores_higher(bench: EvaluatorBench) -> None:
     """The private samples themselves leak at least as much as noise."""
     noise = bench.values(NOISE)
     for name, item in bench.values(TRUTH).items():
+        if is_of_nothing(noise[name]):
+            continue
         sign = {"up": 1, "down": -1}.get(item.direction, 0)
         facts = f"{name} ({item.direction}): private samples {item.value:.4g}, noise {noise[name].value:.4g}"
         require(sign * item.value >= sign * noise[name].value, facts)
@@ -167,15 +186,20 @@ def order_does_not_matter(bench: EvaluatorBench) -> None:
     for item in bench.subjects:
         again = bench.values(item.name, measured)
         for name, one in bench.values(item.name).items():
-            close = name in again and math.isclose(one.value, again[name].value, rel_tol=1e-5, abs_tol=1e-7)
+            close = name in again and _close(one.value, again[name].value)
             require(close, f"{name} of {item.name} changes with the order of the cases")
+
+
+def _close(one: float, two: float) -> bool:
+    return math.isclose(one, two, rel_tol=1e-5, abs_tol=1e-7) or (math.isnan(one) and math.isnan(two))
 
 
 def same_answer_twice(bench: EvaluatorBench) -> None:
     """A figure that changes when it is made again cannot be compared."""
     with scrambled(5):
         again = bench.evaluate(bench.subjects)
-    different = [f"{one.name} of {one.subject}" for one, two in zip(bench.measured, again, strict=True) if one != two]
+    both = [(one, two) for one, two in zip(bench.measured, again, strict=True) if str(one) != str(two)]
+    different = [f"{one.name} of {one.subject}" for one, _ in both]
     require(not different, f"another value or interval the second time: {', '.join(different)}")
 
 

@@ -17,6 +17,7 @@ from micore.defending import labelled_public
 from micore.inputs import InputSpec
 from micore.kit.training import Trainer, accuracy, predict
 from micore.models import deployment
+from micore.reference import PANEL
 from micore.registry import Registry
 from micore.runtime import Runtime
 from micore.specs import ANY
@@ -39,7 +40,7 @@ class Lab:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self._settings: dict[str, list[ToySetting]] = {}
-        self._bundles: dict[tuple[str, tuple[str, ...], str, str], Bundle] = {}
+        self._bundles: dict[tuple[str, tuple[str, ...], str, str, int], Bundle] = {}
 
     def modality(self, name: str) -> Modality:
         """Return a modality's implementation; skip the check when it is not installed."""
@@ -78,11 +79,11 @@ class Lab:
             self._settings[name] = [offered] if isinstance(offered, ToySetting) else list(offered)
         return self._settings[name]
 
-    def bundle(self, setting: ToySetting, role: str = TARGET) -> Bundle:
+    def bundle(self, setting: ToySetting, role: str = TARGET, *, seed: int = 0) -> Bundle:
         """Return the trained target (or as ``evaluator`` the judge) of a setting."""
-        key = (setting.modality, setting.goals, setting.model.name, role)
+        key = (setting.modality, setting.goals, setting.model.name, role, seed)
         if key not in self._bundles:
-            self._bundles[key] = train_toy(setting, self.modality(setting.modality), role)
+            self._bundles[key] = train_toy(setting, self.modality(setting.modality), role, seed=seed)
         return self._bundles[key]
 
     def module(self, setting: ToySetting, role: str = TARGET) -> nn.Module:
@@ -92,11 +93,19 @@ class Lab:
 
     def judge(self, setting: ToySetting, runtime: Runtime) -> EvaluatorModel:
         """Return the independent classifier of a setting, on the runtime's device."""
-        module = runtime.place(self.module(setting, EVALUATOR).requires_grad_(False).eval())
-        bundle = self.bundle(setting, EVALUATOR)
+        return self._opened(setting, self.bundle(setting, EVALUATOR), runtime)
+
+    def panel(self, setting: ToySetting, runtime: Runtime) -> list[EvaluatorModel]:
+        """Return as many judges as judge together: the first is that of `judge`, the others differ in their seed."""
+        bundles = [self.bundle(setting, EVALUATOR, seed=seed) for seed in range(PANEL)]
+        return [self._opened(setting, bundle, runtime) for bundle in bundles]
+
+    def _opened(self, setting: ToySetting, bundle: Bundle, runtime: Runtime) -> EvaluatorModel:
+        module = runtime.place(restored(setting, bundle, EVALUATOR).requires_grad_(False).eval())
         return EvaluatorModel(
-            bundle=bundle, module=module, adapter=self.modality(setting.modality).adapter(bundle.card.input)
-        )
+            bundle=bundle, module=module, adapter=self.modality(setting.modality).adapter(bundle.card.input),
+            fresh=lambda n_classes: _built(setting.judge_build, setting.judge_model, n_classes, bundle.card.input, ()),
+        )  # fmt: skip
 
     def cases(self, setting: ToySetting, goal: str, evidence: str | None = None) -> list[Case]:
         """Return all cases of a setting, with what the target answered to them where that is their evidence."""
@@ -121,9 +130,11 @@ class Lab:
         )  # fmt: skip
 
 
-def train_toy(setting: ToySetting, modality: Modality, role: str = TARGET, defenses: Sequence[Defense] = ()) -> Bundle:
+def train_toy(
+    setting: ToySetting, modality: Modality, role: str = TARGET, defenses: Sequence[Defense] = (), *, seed: int = 0
+) -> Bundle:
     """Train a setting's target, or its judge on the judging data; the same bundle every time."""
-    trainer, bundle = train_setting(setting, modality, Runtime(device=torch.device("cpu")), role, defenses)
+    trainer, bundle = train_setting(setting, modality, Runtime(device=torch.device("cpu"), seed=seed), role, defenses)
     return replace(bundle, weights={k: v.detach().clone() for k, v in trainer.module.state_dict().items()})
 
 
@@ -148,7 +159,7 @@ def train_setting(
         role=role if role == EVALUATOR else setting.role, modality=setting.modality, model=use, input=spec,
         classes=tuple(classes),
         data={"name": setting.dataset.name, "fingerprint": setting.dataset.fingerprint},
-        training=config.model_dump(), seed=int(role == EVALUATOR),
+        training=config.model_dump(), seed=runtime.seed + int(role == EVALUATOR),
     )  # fmt: skip
     return trainer, Bundle(card=card, weights={}, source="toy")
 

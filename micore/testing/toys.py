@@ -196,6 +196,8 @@ class ToyAdapter:
 class ToyModality:
     """Grids of numbers in [0, 1] (`contracts.Modality`)."""
 
+    bounds = (0.0, 1.0)
+
     def adapter(self, spec: InputSpec) -> ToyAdapter:
         """Return the conversion to a model's input."""
         return ToyAdapter(spec)

@@ -596,7 +596,9 @@ def test_tables_stay_tables() -> None:
     ("name", "part"),
     [("accuracy@1", "fooled by patterns"), ("confidence", "surer than they are right"),
      ("distance-public", "public data"), ("distance", "nearest private sample"),
-     ("face_verified", "threshold"), ("made-up", "`mi show judge`"), ("fid", "domain as a whole")],
+     ("face_verified", "threshold"), ("vlm-accuracy", "vision-language"), ("vlm-refused", "nothing was left out"),
+     ("distance-ratio", "held-out"), ("lpips", "photographs"), ("nearest-hit", "nearest one of some sample"),
+     ("duplicates", "twin"), ("made-up", "`mi show judge`"), ("fid", "domain as a whole")],
 )  # fmt: skip
 def test_every_measurement_is_explained(name: str, part: str) -> None:
     text = explain(name, "judge@123", "share", "up")

@@ -151,6 +151,9 @@ def test_an_open_judge_is_frozen_and_gives_its_reservations(plugins, bundle):
     assert not any(parameter.requires_grad for parameter in opened.module.parameters())
     assert opened.module(opened.adapter(torch.zeros(2, 1, 4, 4))).shape == (2, 4)
     assert opened.identity == judge.fingerprint[:12]
+    fresh = opened.fresh(3)
+    assert fresh(opened.adapter(torch.zeros(2, 1, 4, 4))).shape == (2, 3)
+    assert any(parameter.requires_grad for parameter in fresh.parameters())
     assert opened.notes == (
         "evaluator model shares its seed with the target", "evaluator model shares its augmentation with the target",
     )  # fmt: skip
@@ -223,6 +226,40 @@ def test_every_judge_is_asked_and_its_figures_carry_its_identity(launch, plugins
     alone = launch("alone", evaluators=USES)
     first = [item for item in run.measurements() if item.evaluator != f"judged@{identities[1]}"]
     assert first == alone.measurements(), "a second judge changes nothing of the first one's figures"
+
+
+@pytest.mark.usefixtures("two_more_models")
+def test_an_evaluator_may_ask_all_judges_together(launch, plugins):
+    uses = (PluginUse(name="panel"), *USES)
+    run = launch(evaluators=uses, judges=3)
+    identities = [judge["identity"] for judge in run.judges().values()]
+    together = "panel@" + "-".join(identity[:6] for identity in identities)
+    found = [item.evaluator for item in run.measurements() if item.subject == "attack"]
+    assert found == [together, "judged@0", *(f"judged@{identity}" for identity in identities[1:]), "mean@0"]
+    by_one = judge(plugins, run.directory, evaluators=USES, judges=1, device="cpu")
+    assert [each["identity"] for each in by_one.judges().values()] == identities, "the panel's figures are still there"
+    again = judge(plugins, run.directory, evaluators=uses[:1], judges=4, device="cpu")
+    panels = [item.evaluator for item in again.measurements() if item.evaluator.startswith("panel")]
+    assert all(one.startswith(f"{together}-") for one in panels)
+
+
+@pytest.mark.parametrize("judges", [1, 2])
+def test_too_few_judges_for_a_panel_are_refused_before_anything_is_done(launch, plugins, judges):
+    uses = (PluginUse(name="mean"), PluginUse(name="panel"))
+    with pytest.raises(UsageError, match=f"'panel' judges with at least 3 .*; this run has {judges}") as caught:
+        launch(evaluators=uses, judges=judges)
+    assert caught.value.hint.startswith("--judges 3")
+    assert not (cache() / "evaluators").exists()
+    run = launch("other", evaluators=USES[1:], judges=judges)
+    with pytest.raises(UsageError, match="'panel' judges with at least 3"):
+        judge(plugins, run.directory, evaluators=uses, device="cpu")
+
+
+def test_a_reference_with_two_judges_has_no_panel(dataset):
+    reference = Reference(modality=ToyModality(), dataset=dataset, target=None, evaluator_models=(None, None))
+    with pytest.raises(ModelError, match="at least 3 evaluator models, not 2") as caught:
+        reference.panel()
+    assert caught.value.hint == "--judges 3"
 
 
 @pytest.mark.usefixtures("two_more_models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from micore.artifacts import PluginUse
-from micore.errors import ModelError, RunError
+from micore.errors import ModelError, RunError, TargetError
 from micore.runs import Run, judges
 from micore.runs.judging import judge
 from tests import toys
@@ -41,6 +41,22 @@ def test_an_evaluator_that_runs_again_replaces_its_figures(launch, plugins, monk
     assert all(found[key] == pytest.approx(value + 1) for key, value in before.items())
     assert ("judged", "attack") in found
     assert len(again.measurements()) == 2 * len(before)
+
+
+def test_an_evaluator_that_fails_costs_no_other_its_figures(launch, plugins, monkeypatch):
+    run = launch(evaluators=[PluginUse(name="judged")])
+    before = figures(run)
+
+    def fail(*_: object) -> None:
+        raise TargetError("the address does not answer")
+
+    monkeypatch.setattr(toys.ModelEvaluator, "_values", fail)
+    with pytest.raises(TargetError):
+        judge(plugins, run.directory, evaluators=[PluginUse(name="mean"), PluginUse(name="judged")], device="cpu")
+    found = figures(run)
+    assert found.items() >= before.items(), "the earlier figures of the one that failed stay"
+    assert ("mean", "attack") in found
+    assert ("mean", "attack") not in before
 
 
 def test_the_request_of_the_run_stays(launch, plugins):

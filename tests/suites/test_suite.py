@@ -225,6 +225,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         (PLUGIN, f'{PLUGIN}\naccess = "all"', "[[attack]] 'scripted': "),
         (PLUGIN, f'{PLUGIN}\nprecision = "fp8"', "[[attack]] 'scripted': unknown precision"),
         (PLUGIN, f'{PLUGIN}\nevaluators = ["stranger"]', "does not judge goal 'class'"),
+        (PLUGIN, f'{PLUGIN}\nevaluators = ["panel"]', "with at least 3 evaluator models together"),
         (PLUGIN, 'plugin = "elsewhere"', "is for modality other; target 'grids' is toy"),
         ("[[attack]]", '[[defense]]\nname = "d"\nuses = ["halve"]\n[[attack]]', "[[defense]] 'd': "),
         ("[[attack]]", '[[defense]]\nname = "d"\nuses = ["half:factor=-1"]\n[[attack]]', "'d': defense 'half'"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from broken import attacks, commands, datasets, defenses, evaluators, modalities, models, sources, trackers
-from toy_plugins import KINDS, OPTIONS, good_registry, registry_with
+from good import CarefulEvaluator
+from toy_plugins import KINDS, OPTIONS, good_registry, registry_with, spec
 
 from micore.testing import checks_attack
 from micore.testing.check import CHECKS, check_name, check_plugin, open_bench, run_check
@@ -23,6 +24,12 @@ def test_good_toy_passes_everything(kind, lab):
     assert report.passed, report.text()
     skipped = {row.check for row in report.rows if row.status == "skipped"}
     assert skipped <= NEEDS_A_PACKAGE, report.text()
+
+
+def test_an_evaluator_may_judge_with_several_models_and_find_nothing_in_noise(lab):
+    registry = good_registry(evaluator=spec("evaluator", CarefulEvaluator, needs=("evaluator-models",)))
+    report = check_plugin("evaluator", "toy", registry=registry, lab=lab)
+    assert report.passed, report.text()
 
 
 @pytest.mark.parametrize("toy", BROKEN, ids=lambda toy: toy.id)

@@ -51,6 +51,12 @@ class DividesByZero(Changes):
         return replace(item, value=float("nan"))
 
 
+@broken("values-are-finite", says="of noise")
+class SaysNotWhyNoiseHasNone(Changes):
+    def change(self, item):
+        return replace(item, value=float("nan"), interval=None) if item.subject == "noise" else item
+
+
 @broken("values-are-within-bounds", says="share")
 class CallsPercentShare(Changes):
     def change(self, item):

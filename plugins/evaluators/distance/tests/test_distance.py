@@ -198,6 +198,37 @@ def test_an_attack_that_gives_back_public_samples_is_found_out() -> None:
     assert found["attack", "distance-public"].value < found["attack", "distance-private"].value
 
 
+def test_the_ratio_is_that_to_held_out_samples() -> None:
+    setting, samples = Setting(), random(5, len(LABELS), SIZE)
+    held_out = random(6, 2 * N_CLASSES, SIZE)
+    of = torch.arange(N_CLASSES).repeat(2)
+    found = setting.measure(subject(samples, LABELS), subject(held_out, of, "holdout"))
+    scale = found["holdout", "distance-private"].value
+    item = found["attack", "distance-ratio"]
+    assert item.value == pytest.approx(found["attack", "distance-private"].value / scale)
+    assert found["holdout", "distance-ratio"].value == pytest.approx(1)
+    assert found["nearest-public", "distance-ratio"].value == pytest.approx(
+        found["nearest-public", "distance-private"].value / scale
+    )
+    assert (item.direction, item.unit) == ("down", "of held-out")
+    assert any(f"{scale:.4g}" in note for note in item.notes)
+    once_more = setting.measure(subject(held_out, of, "holdout"), subject(samples, LABELS))
+    assert once_more["attack", "distance-ratio"].value == pytest.approx(item.value)
+
+
+def test_without_held_out_samples_there_is_no_ratio() -> None:
+    setting = Setting()
+    assert ("attack", "distance-ratio") not in setting.measure(subject(random(5, len(LABELS), SIZE), LABELS))
+    assert setting.private.labels is not None
+    private = subject(setting.private.samples, setting.private.labels, "holdout")
+    assert ("holdout", "distance-ratio") not in setting.measure(private), "held-out samples that are private ones"
+
+
+def test_the_note_names_the_variant() -> None:
+    found = Setting().measure(subject(random(5, len(LABELS), SIZE), LABELS))
+    assert "squared L2, features not normalised" in found["attack", "distance-private"].notes[0]
+
+
 def test_features_are_the_penultimate_ones() -> None:
     setting, samples = Setting(), random(5, len(LABELS), SIZE)
     value = setting.measure(subject(samples, LABELS))["attack", "distance-private"]

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from mi_evaluator_distribution.distances import frechet, kernels, manifolds, squared_mmd
+from mi_evaluator_distribution.diversity import duplicates, nearest_hit, spread
 from mi_evaluator_distribution.evaluator import DistributionConfig, DistributionEvaluator
 from micore.contracts import Case, EvaluatorModel, Reconstruction, Reference, Subject
 from micore.errors import DataError
@@ -33,6 +34,19 @@ def test_the_frechet_distance_is_that_of_the_formula():
     wanted = ((means[0] - means[1]) ** 2).sum() + numpy.trace(covariances[0] + covariances[1] - 2 * root)
     assert frechet(one, two) == pytest.approx(wanted, rel=1e-9)
     assert frechet(one, one) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(12, 70, 40), (70, 12, 40), (12, 15, 40), (40, 90, 40)])
+def test_with_few_samples_it_is_that_of_the_roots(n, m, width):
+    """Against the trace of the symmetric root, whatever the ranks."""
+    one, two = drawn(n, 1, width=width).double(), drawn(m, 2, 0.3, width=width).double()
+    covariances = [numpy.cov(part.numpy(), rowvar=False) for part in (one, two)]
+    values, vectors = numpy.linalg.eigh(covariances[0])
+    root = vectors * numpy.sqrt(values.clip(0)) @ vectors.T
+    inner = numpy.sqrt(numpy.linalg.eigvalsh(root @ covariances[1] @ root).clip(0)).sum()
+    wanted = float((one.mean(dim=0) - two.mean(dim=0)).square().sum())
+    wanted += numpy.trace(covariances[0]) + numpy.trace(covariances[1]) - 2 * inner
+    assert frechet(one, two) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_covariance_without_full_rank_has_a_distance():
@@ -80,6 +94,29 @@ def test_the_overlap_is_that_of_nearest_neighbours(k):
     assert overlap.coverage.tolist() == inside.any(axis=0).astype(float).tolist()
     assert overlap.recall.tolist() == (distances < radii[1][:, None]).any(axis=0).astype(float).tolist()
     assert manifolds(found[: k + 1], private, k) is None
+
+
+def test_diversity_is_that_of_all_pairs():
+    found = drawn(7, 1)
+    cosines = [
+        float(torch.nn.functional.cosine_similarity(found[i], found[j], dim=0)) for i in range(7) for j in range(i)
+    ]
+    assert spread(found) == pytest.approx(1 - numpy.mean(cosines), rel=1e-5)
+    assert spread(found[:1].expand(5, -1)) == pytest.approx(0, abs=1e-12)
+    assert math.isnan(spread(found[:1]))
+
+
+def test_twins_are_counted_and_not_oneself():
+    found = drawn(6, 1)
+    assert duplicates(found) == 0
+    assert duplicates(torch.cat([found, 3 * found[:2]])) == 4 / 8, "of both twins, whatever their length"
+    assert math.isnan(duplicates(found[:1]))
+
+
+def test_nearest_samples_are_counted_once():
+    private = drawn(9, 1)
+    assert nearest_hit(private + 1e-4, private) == 9
+    assert nearest_hit(private[[2, 2, 5]] + 1e-4, private) == 2
 
 
 # the evaluator --------------------------------------------------------------------------------------------
@@ -186,3 +223,34 @@ def test_small_classes_have_fewer_neighbours():
 def test_private_data_without_labels_are_refused():
     with pytest.raises(DataError, match="no labels"):
         judged(subject("attack", of_classes(3, 2)), private=Rows(torch.zeros(3, WIDTH), None))
+
+
+def test_an_attack_that_finds_one_picture_is_seen():
+    varied, same = of_classes(12, 2), of_classes(12, 2)
+    same.samples = same.samples[same.labels * 12]
+    found = judged(subject("attack", varied), subject("collapsed", same))
+    assert found["collapsed", "diversity"].value == pytest.approx(0, abs=1e-9)
+    assert found["attack", "diversity"].value > 0.01
+    assert (found["collapsed", "duplicates"].value, found["attack", "duplicates"].value) == (
+        1,
+        pytest.approx(0.3, abs=0.3),
+    )
+    assert found["collapsed", "nearest-hit"].value == 1
+    assert found["attack", "nearest-hit"].value > 3
+    assert set(found["attack", "diversity"].per_case) == {f"class-{label}" for label in range(CLASSES)}
+    assert found["attack", "diversity"].direction == "none"
+
+
+def test_single_reconstructions_have_no_diversity():
+    found = judged(subject("attack", of_classes(1, 2)))
+    assert math.isnan(found["attack", "diversity"].value)
+    assert any("4 classes with fewer than 2 reconstructions" in note for note in found["attack", "diversity"].notes)
+    assert found["attack", "nearest-hit"].value == 1
+
+
+def test_an_interval_that_would_take_hours_is_left_out_and_said(monkeypatch):
+    monkeypatch.setattr("mi_evaluator_distribution.figures.MOST_WORK", 50 * WIDTH**3 - 1)
+    found = judged(subject("attack", of_classes(12, 2)))
+    assert found["attack", "fid"].interval is None
+    assert any("would take hours" in note for note in found["attack", "fid"].notes)
+    assert found["attack", "kid"].interval is not None

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import correlate1d
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from mi_evaluator_paired.evaluator import PairedConfig, PairedEvaluator
 from mi_evaluator_paired.likeness import LEAST_ERROR, psnr, readable, ssim_maps, weighted_mean
@@ -84,6 +84,13 @@ def test_ssim_is_that_of_the_paper() -> None:
     np.testing.assert_allclose(ssim_maps(one, other)[0, 0].numpy(), expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(ssim_maps(one, one), torch.ones(1, 1, SIZE, SIZE, dtype=torch.float64))
     assert ssim_maps(one[:, :, :5, :5], other[:, :, :5, :5]).isnan().all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ssim_of_whole_images_is_the_figure_of_torchmetrics(channels: int) -> None:
+    one, other = images(0, channels=channels, size=24), images(1, channels=channels, size=24)
+    expected = structural_similarity_index_measure(one.double(), other.double(), data_range=1.0, reduction="none")
+    torch.testing.assert_close(weighted_mean(ssim_maps(one, other), everywhere(one)), expected)
 
 
 def test_what_is_no_number_is_as_wrong_as_can_be() -> None:

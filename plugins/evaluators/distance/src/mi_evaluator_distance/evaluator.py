@@ -1,9 +1,13 @@
 """Nearest-neighbour distance in the penultimate features of an independent classifier.
 
-For each reconstruction the squared L2 distance to the nearest private training sample of its class
-("KNN distance" of the GMI line; not divided by the dimension), and the cosine distance, which can be
-read without knowing the judge. Two things are measured beside it:
+For each reconstruction the squared L2 distance to the nearest private training sample of its class, and the cosine
+distance, which can be read without knowing the judge. The first is the "KNN distance" (k = 1) as the code of KED-MI,
+LOMMA, PLG-MI, TL-DMI, PPA and MIBench has it: features before the last layer, neither normalised nor divided by their
+number, all private training samples of the class. C2F-MI and LeakPro take the root, LeakPro between logits: such
+figures do not compare with these. Three things are measured beside it:
 
+- ``distance-ratio``: the distance over the mean distance of held-out private samples of the attacked classes (where
+  the run has them), so 1 is what a real, unknown sample has. It can be read beside the ratio of another judge.
 - ``distance-public``: the distance of the same reconstruction to the nearest *public* sample. Where it
   is smaller than the distance to private samples, the attack gave back public data.
 - the subject ``nearest-public``: for each class, the public samples that come nearest to the private
@@ -17,7 +21,7 @@ attack reaches that recovers the class and nothing of the sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -29,9 +33,13 @@ from micore.errors import DataError
 from micore.kit.features import features_and_logits
 from micore.kit.measuring import Figure, Rows, batches_of, measure
 from micore.kit.training import placed
+from micore.runs.subjects import HOLDOUT
 from micore.runtime import Runtime
 
 NEAREST_PUBLIC = "nearest-public"
+ROUNDING = 1e-9
+"""Held-out samples that are this near, by the squared length of features, are private samples."""
+VARIANT = "KNN distance with k = 1: squared L2, features not normalised, all private training samples of the class"
 
 
 class DistanceConfig(Config):
@@ -44,11 +52,15 @@ class DistanceConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Features (M, d) of the private samples with their labels (M,), and of the public ones (P, d), on the CPU."""
+    """Features (M, d) of the private samples with their labels (M,), and of the public ones (P, d), on the CPU.
+
+    scale: the mean distance of held-out samples to the private ones of their class; None where there are none.
+    """
 
     private: Tensor
     labels: Tensor
     public: Tensor | None
+    scale: float | None = None
 
 
 class DistanceEvaluator:
@@ -68,13 +80,14 @@ class DistanceEvaluator:
         if all(item.case.goal == "instance" for subject in subjects for item in subject.reconstructions):
             return [found for subject in subjects for found in self._to_truth(subject, reference, judge, runtime)]
         gallery = self._gallery(judge, reference, runtime)
-        found: list[Measurement] = []
-        for subject in subjects:
-            rows = Rows.of(subject)
-            features = self._features(judge, reference.modality.join(rows.samples), runtime)
-            found += self._measured(features, rows, gallery, judge)
+        laid = [Rows.of(subject) for subject in subjects]
+        features = [self._features(judge, reference.modality.join(rows.samples), runtime) for rows in laid]
+        gallery = replace(gallery, scale=_scale(laid, features, gallery))
+        found = [
+            item for rows, own in zip(laid, features, strict=True) for item in self._measured(own, rows, gallery, judge)
+        ]
         if gallery.public is not None:
-            found += self._nearest_public(Rows.of(subjects[0]), gallery, gallery.public, judge)
+            found += self._nearest_public(laid[0], gallery, gallery.public, judge)
         return found
 
     def _to_truth(
@@ -140,20 +153,18 @@ class DistanceEvaluator:
 def figures(features: Tensor, labels: Tensor, gallery: Gallery, notes: tuple[str, ...] = ()) -> list[Figure]:
     """Turn features (N, d) and claimed labels (N,) into distances to private and public samples."""
     unit = torch.nn.functional.normalize
+    nearest = nearest_of_class(features, labels, gallery.private, gallery.labels)
+    turned = nearest_of_class(unit(features), labels, unit(gallery.private), gallery.labels) / 2
     found = [
-        Figure(
-            "distance-private", nearest_of_class(features, labels, gallery.private, gallery.labels),
-            "squared L2", "down", notes,
-        ),
-        Figure(
-            "cosine-private",
-            nearest_of_class(unit(features), labels, unit(gallery.private), gallery.labels) / 2,
-            "1 - cosine", "down", notes,
-        ),
-    ]  # fmt: skip
+        Figure("distance-private", nearest, "squared L2", "down", (VARIANT, *notes)),
+        Figure("cosine-private", turned, "1 - cosine", "down", notes),
+    ]
+    if gallery.scale is not None:
+        of = f"1: the mean of held-out samples, {gallery.scale:.4g}, of which the interval knows nothing"
+        found.append(Figure("distance-ratio", nearest / gallery.scale, "of held-out", "down", (of, *notes)))
     if gallery.public is not None:
-        nearest = squared_distances(features, gallery.public).min(dim=1).values
-        found.append(Figure("distance-public", nearest, "squared L2", "none", notes))
+        away = squared_distances(features, gallery.public).min(dim=1).values
+        found.append(Figure("distance-public", away, "squared L2", "none", notes))
     return found
 
 
@@ -171,6 +182,17 @@ def truth_figures(features: Tensor, truth: Tensor, notes: tuple[str, ...] = ()) 
         Figure("distance-truth", squared, "squared L2", "down", notes),
         Figure("cosine-truth", turned / 2, "1 - cosine", "down", notes),
     ]
+
+
+def _scale(laid: Sequence[Rows], features: Sequence[Tensor], gallery: Gallery) -> float | None:
+    """Return the mean over classes of the distance of held-out samples; None without any, or when they are private."""
+    for rows, own in zip(laid, features, strict=True):
+        if rows.subject == HOLDOUT:
+            nearest = nearest_of_class(own, rows.labels, gallery.private, gallery.labels)
+            mean = measure(Figure("", nearest, "", "none"), rows, "", resamples=1).value
+            length = float(gallery.private.double().square().sum(dim=1).mean())
+            return mean if mean > ROUNDING * length else None
+    return None
 
 
 def squared_distances(features: Tensor, others: Tensor) -> Tensor:

@@ -15,26 +15,32 @@ from torch import Tensor
 def frechet(one: Tensor, two: Tensor) -> float:
     """Return the Frechet distance of normal distributions fitted to features (N, d) and (M, d); NaN below two rows.
 
-    Covariances are unbiased. The trace of the root of their product is that of a symmetric matrix, which has a root
-    whatever the ranks are.
+    Covariances are unbiased. The trace of the root of their product is the sum of the singular values of A B', where
+    A and B are the centred rows over the roots of their numbers less one: that is exact for any ranks, and small where
+    there are fewer rows than dimensions. Where there are more it is that of the roots themselves.
     """
     if min(len(one), len(two)) < 2:
         return float("nan")
-    (mean, covariance), (other, other_covariance) = (_moments(part.double()) for part in (one, two))
-    root = _root(covariance)
-    inner = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp(min=0).sqrt().sum()
-    distance = (mean - other).square().sum() + covariance.trace() + other_covariance.trace() - 2 * inner
+    (mean, rows), (other, other_rows) = (_centred(part.double()) for part in (one, two))
+    if min(len(one), len(two)) < one.shape[1]:
+        inner = torch.linalg.svdvals(rows @ other_rows.T).sum()
+    else:
+        root = _root(rows.T @ rows)
+        inner = torch.linalg.eigvalsh(root @ (other_rows.T @ other_rows) @ root).clamp(min=0).sqrt().sum()
+    distance = (mean - other).square().sum() + rows.square().sum() + other_rows.square().sum() - 2 * inner
     return float(distance.clamp(min=0))
 
 
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    centred = rows - rows.mean(dim=0)
-    return rows.mean(dim=0), centred.T @ centred / (len(rows) - 1)
+def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of rows (N, d), and what is left of them, scaled so that its product is the covariance."""
+    mean = rows.mean(dim=0)
+    return mean, (rows - mean) / (len(rows) - 1) ** 0.5
 
 
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+    root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    return root
 
 
 def kernels(one: Tensor, two: Tensor) -> Tensor:

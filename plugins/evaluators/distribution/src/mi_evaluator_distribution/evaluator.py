@@ -4,34 +4,35 @@ Other judges look at one reconstruction at a time and do not see that all are al
 class only. Compared are the reconstructions of all attacked classes with the private samples of these classes.
 
 - ``fid``, ``kid``: Frechet and kernel distance. The features are those of the evaluator model, trained here, and not of
-  the Inception network that papers use: compare them with the controls of the same run and with nothing else. FID is
-  biased: it falls with the number of samples. KID is not, and is the one to compare.
+  the Inception network that papers use: compare them with the controls of the same run and with nothing else. With
+  ``extractor``, for images, they are those of a network of the user's, which may be that Inception. FID is biased: it
+  falls with the number of samples. KID is not, and is the one to compare.
 - ``precision``, ``density``: how many reconstructions lie among private samples; ``recall``, ``coverage``: how many
   private samples have reconstructions around them. Of each class by itself.
+- ``diversity``, ``duplicates``, ``nearest-hit``: how much the reconstructions of a class differ (1 - cosine of pairs),
+  how many have a twin (cosine above .99), and how many private samples of the class are the nearest of one.
 
 Where too few samples are there for a figure it is no number, and its note says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from mi_evaluator_distribution.distances import Overlap, frechet, kernels, manifolds, squared_mmd
-from micore.contracts import Config, EvaluatorModel, Interval, Measurement, Reference, Samples, Subject
-from micore.errors import DataError
+from mi_evaluator_distribution.extractors import Extractor, check_modality
+from mi_evaluator_distribution.figures import Found, Sets, of_classes, of_sets
+from micore.contracts import Config, EvaluatorModel, Measurement, Reference, Samples, Subject
+from micore.errors import DataError, ModelError
+from micore.kit.dataset_options import DatasetOptions, find_place
 from micore.kit.features import features_and_logits
 from micore.kit.measuring import Rows, batches_of
-from micore.kit.statistics import cluster_bootstrap
 from micore.kit.training import placed
 from micore.runtime import Random, Runtime, derive_seed
-
-OVERLAPS = ("precision", "density", "recall", "coverage")
 
 
 class DistributionConfig(Config):
@@ -42,33 +43,11 @@ class DistributionConfig(Config):
     )
     resamples: int = Field(500, ge=1, description="bootstrap resamples over classes behind each interval")
     batch_size: int = Field(256, ge=1, description="samples in one forward pass")
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Features (N, d) of reconstructions and (M, d) of private samples with their labels, on the CPU."""
-
-    found: Tensor
-    labels: Tensor
-    private: Tensor
-    private_labels: Tensor
-
-    @property
-    def classes(self) -> list[int]:
-        """The attacked classes that have private samples."""
-        known = set(self.private_labels.tolist())
-        return [label for label in self.labels.unique().tolist() if label in known]
-
-
-@dataclass(frozen=True)
-class Shared:
-    """One figure of what classes have in common with the private data, and its values by case."""
-
-    name: str
-    value: float
-    interval: Interval | None
-    notes: Sequence[str]
-    per_case: Mapping[str, float]
+    extractor: str | None = Field(
+        None, description="images: file of the network whose features are compared (weights of the FID Inception, or "
+        "TorchScript), also below the data root; none: the evaluator model's"
+    )  # fmt: skip
+    trust: bool = Field(False, description="read a TorchScript extractor although such a file can run code")
 
 
 class DistributionEvaluator:
@@ -77,25 +56,48 @@ class DistributionEvaluator:
     Config: ClassVar[type[Config]] = DistributionConfig
 
     def __init__(self, config: DistributionConfig) -> None:
+        """Look for the extractor at once: an attack may take hours before its judges are asked.
+
+        Raises: ModelError.
+        """
         self.config = config
+        self._extractor = find_place(DatasetOptions(), config.extractor) if config.extractor else None
+        if self._extractor is not None and not self._extractor.is_file():
+            raise ModelError(f"distribution: {self._extractor} does not exist", hint="extractor=FILE")
 
     def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
         """Measure every subject alike.
 
-        Raises: ModelError without an evaluator model; DataError without labelled private data.
+        Raises: ModelError without an evaluator model or with an extractor that cannot be used; DataError without
+        labelled private data, and with an extractor for data that are no images.
         """
-        judge, private = reference.judge(), reference.dataset.split("private")
+        private = reference.dataset.split("private")
         if private.labels is None:
             raise DataError("distribution: the private split has no labels")
+        features, identity, notes = self._source(reference, runtime)
         attacked = Rows.of(subjects[0]).labels.unique()
         rows = torch.isin(private.labels.cpu(), attacked).nonzero().flatten()
-        features = torch.cat([self._features(judge, private.take(part), runtime) for part in rows.split(1024)])
+        known = torch.cat([features(private.take(part)) for part in rows.split(1024)])
         found = []
         for subject in subjects:
             laid = Rows.of(subject, reference.truth)
-            own = self._features(judge, reference.modality.join(laid.samples), runtime)
-            found += self._measured(laid, Sets(own, laid.labels, features, private.labels.cpu()[rows]), judge)
+            own = features(reference.modality.join(laid.samples))
+            sets = Sets(own, laid.labels, known, private.labels.cpu()[rows])
+            found += self._measured(laid, sets, identity, notes)
         return found
+
+    def _source(
+        self, reference: Reference, runtime: Runtime
+    ) -> tuple[Callable[[Samples], Tensor], str, tuple[str, ...]]:
+        """Return what makes features, its identity, and what its figures must be read with."""
+        if self._extractor is not None:
+            check_modality(reference.dataset.modality)
+            extractor = Extractor(self._extractor, runtime, trusted=self.config.trust)
+            return extractor, extractor.digest[:12], (extractor.note,)
+        judge = reference.judge()
+        name = judge.bundle.card.model.name
+        note = f"features of {name}, trained here; not comparable with Inception's"
+        return lambda samples: self._features(judge, samples, runtime), judge.identity, (note, *judge.notes)
 
     @torch.no_grad()
     def _features(self, judge: EvaluatorModel, samples: Samples, runtime: Runtime) -> Tensor:
@@ -105,115 +107,22 @@ class DistributionEvaluator:
         ]
         return torch.cat(parts)
 
-    def _measured(self, rows: Rows, sets: Sets, judge: EvaluatorModel) -> list[Measurement]:
-        identity = f"distribution@{judge.identity}"
-        extractor = f"features of {judge.bundle.card.model.name}, trained here; not comparable with Inception's"
-        finite = sets.found.isfinite().all(dim=1)
-        lost = int((~finite).sum())
-        sets = Sets(sets.found[finite], sets.labels[finite], sets.private, sets.private_labels)
-        notes = (extractor, *judge.notes, *([f"{lost} samples that the judge cannot read left out"] if lost else []))
-        rng = Random(derive_seed(identity, rows.subject))
-
-        def given(name: str, value: float, interval: Interval | None, unit: str, direction: str, *more: str,
-                  per_case: Mapping[str, float] | None = None) -> Measurement:  # fmt: skip
-            return Measurement(
-                name=name, subject=rows.subject, value=value, interval=interval, n=len(sets.found),
-                clusters=len(sets.classes), unit=unit, direction=direction, evaluator=identity,
-                per_case=per_case or {}, notes=(*notes, *more),
-            )  # fmt: skip
-
-        few = [f"{len(sets.found)} samples for {sets.found.shape[1]} dimensions"] if _too_few(sets) else []
-        fid, kid = frechet(sets.found, sets.private), _kid(sets, None)
-        reasons = [] if fid == fid else ["fewer than two samples"]
-        measured = [
-            given("fid", fid, self._drawn(sets, fid, _fid, rng), "squared distance", "down", *few, *reasons),
-            given("kid", kid, self._drawn(sets, kid, _kid, rng), "squared discrepancy", "down", *reasons),
+    def _measured(self, rows: Rows, sets: Sets, identity: str, notes: tuple[str, ...]) -> list[Measurement]:
+        evaluator = f"distribution@{identity}"
+        sets, lost = sets.readable()
+        if lost:
+            notes = (*notes, f"{lost} samples that the judge cannot read left out")
+        rng = Random(derive_seed(evaluator, rows.subject))
+        resamples = self.config.resamples
+        figures: list[Found] = [
+            *of_sets(sets, resamples, rng),
+            *of_classes(sets, rows, self.config.neighbours, resamples),
         ]
-        return measured + [
-            given(
-                shared.name,
-                shared.value,
-                shared.interval,
-                "share" if shared.name != "density" else "balls",
-                "up",
-                *shared.notes,
-                per_case=shared.per_case,
+        return [
+            Measurement(
+                name=figure.name, subject=rows.subject, value=figure.value, interval=figure.interval,
+                n=len(sets.found), clusters=len(sets.classes), unit=figure.unit, direction=figure.direction,
+                evaluator=evaluator, per_case=figure.per_case, notes=(*notes, *figure.notes),
             )
-            for shared in self._overlaps(sets, rows)
-        ]
-
-    def _drawn(
-        self, sets: Sets, value: float, figure: Callable[[Sets, Tensor | None], float], rng: Random
-    ) -> Interval | None:
-        """Draw classes again: a class comes with all its reconstructions and private samples."""
-        classes = torch.tensor(sets.classes)
-        if value != value or len(classes) < 2:
-            return None
-        draws = [
-            figure(sets, classes[rng.integers(len(classes), (len(classes),))]) for _ in range(self.config.resamples)
-        ]
-        known = torch.tensor([draw for draw in draws if draw == draw], dtype=torch.float64)
-        if len(known) < len(draws) / 2:
-            return None
-        low, high = known.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        return Interval(low=min(low, value), high=max(high, value))
-
-    def _overlaps(self, sets: Sets, rows: Rows) -> Iterator[Shared]:
-        """Yield name, mean over classes, interval, notes and values by case of what classes have in common."""
-        k = max(1, min(self.config.neighbours, _smallest(sets) - 2))
-        by_class = {label: _overlap(sets, label, k) for label in sets.classes}
-        able = {label: overlap for label, overlap in by_class.items() if overlap is not None}
-        lost = len(by_class) - len(able)
-        notes = [f"k = {k}", *([f"{lost} classes with fewer than {k + 2} samples left out"] if lost else [])]
-        cases = dict(zip(rows.labels.tolist(), rows.positions.tolist(), strict=True))
-        for name in OVERLAPS:
-            values = {label: float(getattr(overlap, name).mean()) for label, overlap in able.items()}
-            per_case = {rows.case_ids[cases[label]]: value for label, value in values.items()}
-            yield Shared(name, _mean(values), self._of_classes(values, name, rows.subject), notes, per_case)
-
-    def _of_classes(self, values: Mapping[int, float], name: str, subject: str) -> Interval | None:
-        if not values:
-            return None
-        found = cluster_bootstrap(
-            torch.tensor(list(values.values()), dtype=torch.float64).numpy(), range(len(values)),
-            rng=derive_seed(name, subject) % 2**32, resamples=self.config.resamples,
-        )  # fmt: skip
-        return Interval(low=found.low, high=found.high, level=found.level) if found.low == found.low else None
-
-
-def _mean(values: Mapping[int, float]) -> float:
-    return sum(values.values()) / len(values) if values else float("nan")
-
-
-def _too_few(sets: Sets) -> bool:
-    """Tell whether a covariance has no full rank: then FID is far too high."""
-    return min(len(sets.found), len(sets.private)) <= sets.found.shape[1]
-
-
-def _smallest(sets: Sets) -> int:
-    """Return the samples of the class that has the fewest, on either side."""
-    counts = [int((labels == label).sum()) for labels in (sets.labels, sets.private_labels) for label in sets.classes]
-    return min(counts, default=0)
-
-
-def _overlap(sets: Sets, label: int, k: int) -> Overlap | None:
-    return manifolds(sets.found[sets.labels == label], sets.private[sets.private_labels == label], k)
-
-
-def _fid(sets: Sets, classes: Tensor | None) -> float:
-    return frechet(*_chosen(sets, classes))
-
-
-def _kid(sets: Sets, classes: Tensor | None) -> float:
-    found, private = _chosen(sets, classes)
-    return squared_mmd(kernels(found, found), kernels(private, private), kernels(found, private))
-
-
-def _chosen(sets: Sets, classes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the features of some classes, each as often as it is named."""
-    if classes is None:
-        return sets.found, sets.private
-    return tuple(  # type: ignore[return-value]
-        torch.cat([features[labels == label] for label in classes.tolist()])
-        for features, labels in ((sets.found, sets.labels), (sets.private, sets.private_labels))
-    )
+            for figure in figures
+        ]  # fmt: skip

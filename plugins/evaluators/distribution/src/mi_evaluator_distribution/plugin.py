@@ -15,7 +15,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
         EvaluatorSpec(
             name="distribution",
             target="mi_evaluator_distribution.evaluator:DistributionEvaluator",
-            summary="FID, KID, precision, recall, density and coverage in the features of an independent classifier",
+            summary="FID, KID, precision, recall, coverage and diversity in features of an independent network",
             modality=ANY,
             goals=("class",),
             needs=("evaluator-model", "private", "label"),

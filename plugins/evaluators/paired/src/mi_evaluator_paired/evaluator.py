@@ -2,8 +2,8 @@
 
 ``psnr`` and ``ssim`` compare whole images. An attack that gives back the visible part unchanged has much of both
 for nothing, so ``psnr-hidden`` and ``ssim-hidden`` compare the hidden part alone. All samples that an attack gives
-back count. No model judges here: for likeness in features and for recognition see the evaluators ``distance`` and
-``accuracy``, which judge goal ``instance`` too.
+back count. ``lpips`` is measured where the user gives the weights that it needs. No evaluator model judges here: for
+likeness in its features and for recognition see ``distance`` and ``accuracy``, which judge goal ``instance`` too.
 
 The subject ``holdout`` (other images of the class) is left out: its pixels say nothing of this image. The ceiling of
 these figures needs no measurement: the image itself has an SSIM of 1, and 58.9 dB, what rounding to 8 bits leaves.
@@ -20,10 +20,12 @@ from pydantic import Field
 from torch import Tensor
 
 from mi_evaluator_paired.likeness import SMALLEST_SIDE, psnr, readable, ssim_maps, weighted_mean
+from mi_evaluator_paired.perceptual import Backbone, Perceptual
 from mi_image.corruptions import MaskedImage
 from micore.contracts import Config, Measurement, Reference, Subject
-from micore.errors import DataError
+from micore.errors import DataError, ModelError
 from micore.inputs import InputSpec
+from micore.kit.dataset_options import DatasetOptions, find_place
 from micore.kit.measuring import Figure, Rows, measure
 from micore.runs.subjects import HOLDOUT
 from micore.runtime import Runtime
@@ -37,6 +39,10 @@ class PairedConfig(Config):
     """Settings of the evaluator."""
 
     batch_size: int = Field(256, ge=1, description="images compared at once")
+    lpips: str | None = Field(
+        None, description="file with torchvision's weights of lpips_net, also below the data root; none: no LPIPS"
+    )
+    lpips_net: Backbone = Field("alex", description="network of LPIPS: alex (AlexNet) or vgg (VGG-16)")
     resamples: int = Field(2000, ge=1, description="bootstrap resamples behind each interval")
 
 
@@ -53,33 +59,52 @@ class Pairs:
     hidden: Tensor
     spoiled: int
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say what all figures of these pairs must be read with."""
+        spoiled = f"{self.spoiled} samples with pixels that are no numbers: these count as wrong as can be"
+        return (spoiled,) if self.spoiled else ()
+
 
 class PairedEvaluator:
-    """Judge recovered images by PSNR and SSIM against the truth."""
+    """Judge recovered images by PSNR and SSIM, and by LPIPS where there are weights, against the truth."""
 
     Config: ClassVar[type[Config]] = PairedConfig
 
     def __init__(self, config: PairedConfig) -> None:
+        """Look for the weights at once: an attack may take hours before its judges are asked.
+
+        Raises: ModelError.
+        """
         self.config = config
+        self._weights = find_place(DatasetOptions(), config.lpips) if config.lpips else None
+        if self._weights is not None and not self._weights.is_file():
+            raise ModelError(
+                f"paired: {self._weights} does not exist", hint="lpips=FILE, a state dict of torchvision's"
+            )
 
     def evaluate(self, subjects: Sequence[Subject], reference: Reference, runtime: Runtime) -> list[Measurement]:
         """Measure every subject but `holdout` alike.
 
-        Raises: DataError when the truth of a case is not known.
+        Raises: DataError when the truth of a case is not known; ModelError for weights that do not fit.
         """
+        net = Perceptual(self._weights, self.config.lpips_net, runtime.device) if self._weights else None
         found = []
         for subject in subjects:
             if subject.name != HOLDOUT:
                 rows = Rows.of(subject, reference.truth, labelled=False)
-                for figure in self._figures(pairs_of(subject, reference)):
+                pairs = pairs_of(subject, reference)
+                for figure in self._figures(pairs):
                     found.append(measure(figure, rows, IDENTITY, resamples=self.config.resamples))
+                if net is not None:
+                    identity = f"paired@{net.digest[:12]}"
+                    found.append(measure(_lpips(net, pairs), rows, identity, resamples=self.config.resamples))
         return found
 
     def _figures(self, pairs: Pairs) -> list[Figure]:
         parts = [self._values(*part) for part in _batches(pairs, self.config.batch_size)]
         whole_psnr, whole_ssim, hidden_psnr, hidden_ssim = torch.cat(parts, dim=1).unbind(0)
-        spoiled = f"{pairs.spoiled} samples with pixels that are no numbers: these count as wrong as can be"
-        notes = (spoiled,) if pairs.spoiled else ()
+        notes = pairs.notes
         small = (TOO_SMALL,) if min(pairs.truth.shape[-2:]) < SMALLEST_SIDE else ()
         bare = (NOTHING_HIDDEN,) if bool((pairs.hidden.flatten(1).sum(dim=1) == 0).any()) else ()
         return [
@@ -114,6 +139,12 @@ def pairs_of(subject: Subject, reference: Reference) -> Pairs:
     found, original = torch.cat(images), torch.cat(truth)
     spoiled = int((~found.isfinite()).flatten(1).any(dim=1).sum())
     return Pairs(readable(found, original), original, torch.cat(hidden), spoiled)
+
+
+def _lpips(net: Perceptual, pairs: Pairs) -> Figure:
+    small = f"images of less than {net.smallest} pixels a side have no LPIPS"
+    notes = (net.note, *pairs.notes, *((small,) if min(pairs.truth.shape[-2:]) < net.smallest else ()))
+    return Figure("lpips", net.distances(pairs.images, pairs.truth), "LPIPS", "down", notes)
 
 
 def _hidden(evidence: object, original: Tensor) -> Tensor:

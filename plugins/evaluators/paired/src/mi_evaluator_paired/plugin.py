@@ -15,7 +15,7 @@ def mi_evaluators() -> Iterable[EvaluatorSpec]:
         EvaluatorSpec(
             name="paired",
             target="mi_evaluator_paired.evaluator:PairedEvaluator",
-            summary="PSNR and SSIM against the very image that a case is about, and over its hidden part alone",
+            summary="PSNR, SSIM and, with weights of yours, LPIPS against the very image, and over its hidden part",
             modality="image",
             goals=("instance",),
             needs=("truth",),

@@ -34,6 +34,8 @@ _WAVEFORMS, _BYTES, _LENGTHS = "waveforms", "bytes", "lengths"
 class AudioModality:
     """How waveforms fit a model, are stored and are shown (`micore.contracts.Modality`)."""
 
+    bounds = (-1.0, 1.0)
+
     def adapter(self, spec: InputSpec) -> AudioAdapter:
         """Return the conversion from waveforms to a model's input.
 

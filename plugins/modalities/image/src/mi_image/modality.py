@@ -29,6 +29,8 @@ _KEY = "images"
 class ImageModality:
     """How images fit a model, are stored and are shown (`micore.contracts.Modality`)."""
 
+    bounds = (0.0, 1.0)
+
     def adapter(self, spec: InputSpec) -> ImageAdapter:
         """Return the differentiable conversion from canonical images to a model's input.
 

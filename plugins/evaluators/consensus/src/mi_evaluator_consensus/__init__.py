@@ -1,0 +1,1 @@
+"""Do several independent classifiers agree on what was recovered?"""

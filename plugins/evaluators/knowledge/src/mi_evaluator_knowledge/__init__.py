@@ -1,0 +1,1 @@
+"""What can be learned of the classes from what was recovered."""
