@@ -10,14 +10,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
+from types import ModuleType
 from typing import Literal
 
 import pluggy
 
-from micore import __version__
+from micore import __version__, hookspecs
 from micore.errors import IncompatiblePluginError, MiError, PluginError
 from micore.hookspecs import OBSERVER_HOOKS, SPEC_HOOKS
-from micore.specs import Spec
+from micore.specs import Spec, TrackerSpec
 
 GROUP = "micore"
 Status = Literal["ok", "broken", "incompatible", "disabled"]
@@ -27,12 +28,13 @@ Status = Literal["ok", "broken", "incompatible", "disabled"]
 class PluginRecord:
     """One installed plugin, whether it works or not.
 
-    name: of its entry point. reason: one line on why it is not ok; trace: the whole traceback.
+    name: of its entry point; summary: of its package. reason: one line on why it is not ok; trace: the whole traceback.
     """
 
     name: str
     distribution: str
     version: str
+    summary: str = ""
     status: Status = "ok"
     reason: str | None = None
     trace: str | None = None
@@ -75,6 +77,7 @@ def installed() -> list[Candidate]:
 def _candidates(distribution: metadata.Distribution) -> Iterator[Candidate]:
     header = distribution.metadata  # parsed anew at each access, so once
     record = PluginRecord(name="?", distribution=header["Name"] or "?", version=header["Version"] or "?")
+    record = replace(record, summary="".join(header.get_all("Summary") or ()))
     requires = tuple(header.get_all("Requires-Dist") or ())
     try:
         points = [point for point in distribution.entry_points if point.group == GROUP]
@@ -138,6 +141,24 @@ def checked(hook: str, kind: type[Spec], returned: object) -> list[Spec]:
     return specs
 
 
+def tracker_of(record: PluginRecord, plugin: object, hook: str) -> TrackerSpec:
+    """Describe a plugin that implements an observer's hook: its entry point names it, its package sums it up."""
+    name = "-".join(re.findall(r"[a-z0-9]+", record.name.lower())) or "tracker"
+    if isinstance(plugin, ModuleType):
+        own = next(name for name in dir(plugin) if hook in (name, _specname(getattr(plugin, name))))
+        target = f"{plugin.__name__}:{own}"
+    else:
+        target = f"{type(plugin).__module__}:{type(plugin).__name__}"
+    summary = one_line_of(record.summary) or "Observes runs"
+    return TrackerSpec(name=name.removeprefix("tracker-"), target=target, summary=summary)
+
+
+def _specname(attribute: object) -> object:
+    """Return the hook that a function of another name implements."""
+    options = getattr(attribute, f"{hookspecs.PROJECT}_impl", None)
+    return options.get("specname") if isinstance(options, dict) else None
+
+
 def check_unique(specs: Iterable[Spec]) -> None:
     """Check that a plugin offers no name twice."""
     seen: set[tuple[str, str]] = set()
@@ -157,10 +178,15 @@ def broken(record: PluginRecord, error: BaseException) -> PluginRecord:
 
 def one_line(error: BaseException) -> str:
     """Tell an error in one line."""
-    text = " ".join(str(error).split())
+    text = one_line_of(str(error))
     if isinstance(error, MiError | pluggy.PluginValidationError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def one_line_of(text: str) -> str:
+    """Put a text on one line."""
+    return " ".join(text.split())
 
 
 def canonical(name: str) -> str:

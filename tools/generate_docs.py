@@ -1,26 +1,30 @@
-"""Write the pages of ``docs/reference`` that follow from the code: command line, catalogue, configs.
+"""Write the pages of ``docs/reference`` that follow from the code: command line, catalogue, configs, hooks...
 
 ``python tools/generate_docs.py`` rewrites them; a test fails when they are out of date.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
 from importlib import import_module
-from inspect import cleandoc
+from inspect import cleandoc, signature
 from pathlib import Path
 from typing import Any
 
 import click
 
+from micore import hookspecs, specs
 from micore.cli import COMMANDS, main
-from micore.cli.show import CONFIGURABLE, settings
-from micore.contracts import Config
+from micore.cli.show import CONFIGURABLE
+from micore.hookspecs import OBSERVER_HOOKS, SPEC_HOOKS
 from micore.kit.training import TrainingConfig
+from micore.plugin_pages import catalogue_tables, config_of, options_table, page, presets_table, table
 from micore.registry import Entry, Registry
-from micore.spec_texts import access_of, aim_of, modality_of, status_of
-from micore.specs import ANY, KINDS
+from micore.spec_texts import modality_of
+from micore.specs import ANY, Spec
 from micore.threat import Access
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +45,8 @@ environment variable that its help names. These variables have no option:
 | `MI_DISABLED_PLUGINS` | Names of plugins to leave out, separated by commas. |
 | `MI_STRICT_PLUGINS` | `1`: any broken plugin is an error. |
 | `MI_FACE_DESCRIPTOR` | Weights of the evaluator `face-descriptor`. |
+| `MI_MLFLOW`, `MI_MLFLOW_SAMPLES` | Where the tracker `mlflow` sends runs; whether with what was recovered. |
+| `MI_TENSORBOARD_DIR` | Where the tracker `tensorboard` writes runs. |
 | `NO_COLOR` | Any value: no colors. |
 """
 
@@ -60,17 +66,34 @@ What each evaluator measures, from its own documentation. Some rules hold for al
 - **What cannot be measured** is no number and has a note that says why; it never counts as a good score.
 """
 
-COLUMNS = {
-    "modality": ("data set used by default",),
-    "dataset": ("modality", "splits", "bundled", "licence"),
-    "model": ("modality", "roles"),
-    "source": ("scheme",),
-    "attack": ("modality", "goal", "least access", "needs", "paper", "status"),
-    "defense": ("modality", "stages", "paper", "status"),
-    "evaluator": ("modality", "goals", "needs", "by default", "status"),
-    "command": (),
-}
-PLURALS = {"modality": "modalities"}
+HOOKS_PREFACE = """
+A plugin is a module that an entry point of the group `micore` names. It implements any of the functions below with
+`@hookimpl`. Its `pyproject.toml` says:
+
+```toml
+[project.entry-points.micore]
+attack-my-attack = "mi_attack_my_attack.plugin"
+```
+
+The hooks that describe take no arguments and return *specs*: frozen descriptions (`micore.specs`). A spec names its
+implementation by an import string, `"package.module:Name"`, which is resolved on first use. The module with the hooks
+must not import torch: every command imports it.
+
+A plugin that cannot be imported, has an unknown hook or returns a wrong spec is recorded as broken with its reason; one
+that needs another micore, as incompatible ([versions](../explanation/compatibility.md)). `mi list-plugins --broken` and
+`mi doctor` show both; they are an error only for those who name them, or with `MI_STRICT_PLUGINS=1`. When two packages
+offer one name, `package:name` picks one. `mi new` writes a package that works, `mi check` tries what it offers.
+"""
+
+OBSERVERS = """
+The last three hooks observe runs, for trackers and dashboards. An implementation may take fewer arguments than the hook
+has; `micore.kit.tracking` gives a run's parameters and figures as flat names and values. It may not change results. One
+that raises is reported as a warning and stops nothing. Where it is told to send
+something to is its own matter; the trackers of this repository do nothing unless a variable asks them to.
+
+A plugin that implements one of them is listed as a tracker. It returns no spec: its name is that of its entry point
+without `tracker-`, its summary that of its package.
+"""
 
 
 def pages() -> dict[Path, str]:
@@ -80,6 +103,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "cli.md": cli(),
         REFERENCE / "catalogue.md": catalogue(entries),
         REFERENCE / "configs.md": configs(entries),
+        REFERENCE / "hooks.md": hooks(),
         REFERENCE / "metrics.md": metrics(entries),
         ROOT / "README.md": _between_marks((ROOT / "README.md").read_text(encoding="utf-8"), covered(entries)),
     }
@@ -112,7 +136,7 @@ def cli() -> str:
         if command is None:
             raise SystemExit(f"mi {name} cannot be loaded")
         parts += _command(command, click.Context(command, info_name=name, parent=top))
-    return _page(parts)
+    return page(parts)
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -123,7 +147,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     records = [p.get_help_record(context) for p in command.params if isinstance(p, click.Option)]
     rows = [(f"`{flags}`", text) for flags, text in filter(None, records)]
     if rows:
-        yield _table(("option", "meaning"), rows)
+        yield table(("option", "meaning"), rows)
 
 
 # catalogue ------------------------------------------------------------------------------------------------
@@ -138,41 +162,13 @@ def catalogue(entries: Sequence[Entry]) -> str:
         "in [configs.md](configs.md). *Verified* is what a plugin's author says of it: that its results were "
         "checked against what it should achieve. Everything else is *experimental*.",
     ]
-    for kind in KINDS:
-        own = [entry for entry in entries if entry.spec.kind == kind]
-        if own:
-            header = ("name", "what", *COLUMNS[kind], "package")
-            heading = PLURALS.get(kind, f"{kind}s").capitalize()
-            parts += [f"## {heading}", _table(header, [_catalogue_row(kind, entry) for entry in own])]
-    return _page(parts)
-
-
-def _catalogue_row(kind: str, entry: Entry) -> tuple[str, ...]:
-    spec: Any = entry.spec
-    facts = {
-        "data set used by default": lambda: spec.default_dataset or "",
-        "modality": lambda: modality_of(spec),
-        "bundled": lambda: _yes(spec.bundled),
-        "by default": lambda: _yes(spec.default),
-        "least access": lambda: access_of(spec),
-        "scheme": lambda: f"`{spec.scheme}:`",
-        "needs": lambda: ", ".join(spec.needs),
-        "paper": lambda: spec.paper or "",
-        "status": lambda: status_of(spec),
-        **dict.fromkeys(("splits", "roles", "goal", "goals", "stages"), lambda: aim_of(spec)),
-    }
-    cells = (facts[column]() if column in facts else str(getattr(spec, column)) for column in COLUMNS[kind])
-    return (_link(entry), spec.summary, *cells, f"`{entry.provider.distribution}`")
+    return page([*parts, *catalogue_tables(entries, _link)])
 
 
 def _link(entry: Entry) -> str:
     page = f"plugins/{entry.spec.kind}-{entry.spec.name}.md"
     name = f"`{entry.spec.name}`"
     return f"[{name}](../{page})" if (REFERENCE.parent / page).is_file() else name
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else ""
 
 
 # metrics --------------------------------------------------------------------------------------------------
@@ -186,7 +182,60 @@ def metrics(entries: Sequence[Entry]) -> str:
             module = import_module(entry.spec.target.partition(":")[0])
             parts += [f"## {entry.spec.name}", f"{_link(entry)}, in `{entry.provider.distribution}`."]
             parts.append(cleandoc(module.__doc__ or "").replace("``", "`"))
-    return _page(parts)
+    return page(parts)
+
+
+# hooks ----------------------------------------------------------------------------------------------------
+
+
+def hooks() -> str:
+    """Return the page of the hooks and of what they return, from their documentation."""
+    parts = ["# Hooks", NOTE, HOOKS_PREFACE.strip(), "## What every spec says", _fields(Spec, ())]
+    for name, spec in SPEC_HOOKS.items():
+        parts += [f"## {name}", _prose(getattr(hookspecs, name)), f"Returns `{spec.__name__}`s.", _fields(spec)]
+    for name in OBSERVER_HOOKS:
+        hook = getattr(hookspecs, name)
+        parts += [f"## {name}", f"`{name}({', '.join(signature(hook).parameters)})`", _prose(hook)]
+    return page([*parts, "## Observers", OBSERVERS.strip()])
+
+
+def _prose(documented: Any) -> str:
+    """Return a docstring as Markdown; pages that it names become links."""
+    text = cleandoc(documented.__doc__ or "").replace("``", "`")
+    return re.sub(r"\bdocs/([\w/-]+\.md)\b", _linked, text)
+
+
+def _linked(found: re.Match[str]) -> str:
+    title = (ROOT / "docs" / found[1]).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return f"[{title}](../{found[1]})"
+
+
+def _fields(spec: type[Spec], inherited: Iterable[str] = tuple(field.name for field in fields(Spec))) -> str:
+    """Return the table of a spec's own fields."""
+    meanings, known = attributes(spec), set(inherited)
+    rows = [
+        (f"`{field.name}`", f"`{field.type}`", _default_of(field), meanings[field.name])
+        for field in fields(spec)
+        if field.name not in known
+    ]
+    return table(("field", "type", "default", "meaning"), rows) if rows else ""
+
+
+def attributes(spec: type[Spec]) -> dict[str, str]:
+    """Return what a spec's documentation says of each of its fields; constants of the module are written out."""
+    section = cleandoc(spec.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", section, flags=re.MULTILINE)
+    return {name: re.sub(r"`([A-Z]+)`", _values, " ".join(text.replace("``", "`").split())) for name, text in found}
+
+
+def _values(found: re.Match[str]) -> str:
+    return ", ".join(f"`{value}`" for value in getattr(specs, found[1]))
+
+
+def _default_of(field: Field[Any]) -> str:
+    if field.default is not MISSING:
+        return f"`{field.default!r}`".replace("'", '"')
+    return "" if field.default_factory is MISSING else f"`{field.default_factory()!r}`"
 
 
 # what is covered ------------------------------------------------------------------------------------------
@@ -207,7 +256,7 @@ def covered(entries: Sequence[Entry]) -> str:
         rows.append((title, *(str(len(_of(entries, kind, m))) for m in order)))
     bundled = [[f"`{d.name}`" for d in _of(entries, "dataset", m) if d.bundled] for m in order]
     rows.append(("bundled data", *map(", ".join, bundled)))
-    return _table(("", *(f"[{m}](docs/plugins/modality-{m}.md)" for m in order)), rows)
+    return table(("", *(f"[{m}](docs/plugins/modality-{m}.md)" for m in order)), rows)
 
 
 def _of(entries: Sequence[Entry], kind: str, modality: str) -> list[Any]:
@@ -239,59 +288,15 @@ def configs(entries: Sequence[Entry]) -> str:
         "JSON where they parse, as text otherwise. `mi show NAME` prints the options of an installed attack, "
         "defense or evaluator.",
         "## Training",
-        _options(TrainingConfig),
+        options_table(TrainingConfig),
     ]
     for entry in entries:
         implementation = registry.load(entry) if entry.spec.kind in (*CONFIGURABLE, "dataset") else None
-        config = _config(implementation)
+        config = config_of(implementation)
         if config is not None:
             parts += [f"## {entry.spec.kind.capitalize()} {entry.spec.name}", entry.spec.summary + "."]
-            parts += [*_presets(implementation), _options(config)]
-    return _page(parts)
-
-
-def _config(implementation: Any) -> type[Config] | None:
-    """Return a plugin's options; those of a data set are the one config class beside its opener."""
-    if implementation is None or hasattr(implementation, "Config"):
-        return getattr(implementation, "Config", None)
-    module = import_module(implementation.__module__)
-    classes = [item for item in vars(module).values() if isinstance(item, type) and issubclass(item, Config)]
-    return next((item for item in classes if item.__module__ == module.__name__), None)
-
-
-def _presets(implementation: Any) -> Iterator[str]:
-    presets = getattr(implementation, "PRESETS", {})
-    if presets:
-        yield _table(("preset", "changes"), [(f"`{name}`", _changes(values)) for name, values in presets.items()])
-
-
-def _changes(values: Mapping[str, Any]) -> str:
-    changes = ", ".join(f"`{name}={value}`" for name, value in values.items())
-    return changes or "nothing: the defaults below"
-
-
-def _options(config: type[Config]) -> str:
-    rows = [
-        (f"`{row['field']}`", row["type"], f"`{row['default']}`", row["range"], row["description"])
-        for row in settings(config)
-    ]
-    return _table(("option", "type", "default", "range", "meaning"), rows) if rows else "No options."
-
-
-# Markdown -------------------------------------------------------------------------------------------------
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
-
-
-def _page(parts: Iterable[str]) -> str:
-    return "\n\n".join(filter(None, parts)) + "\n"
+            parts += [*presets_table(implementation), options_table(config)]
+    return page(parts)
 
 
 if __name__ == "__main__":

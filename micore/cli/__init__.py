@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list-plugins": ("micore.cli.list_plugins:command", "List attacks, defenses, evaluators, models, data."),
     "show": ("micore.cli.show:command", "Show what a plugin does, needs and can be set to."),
     "check": ("micore.cli.check:command", "Check that a plugin keeps its contract."),
-    "new": ("micore.cli.new:command", "Write the package of a new attack, defense or evaluator."),
+    "new": ("micore.cli.new:command", "Write the package of a new plugin, which works."),
     "doctor": ("micore.cli.doctor:command", "Check the installation, devices and plugins."),
 }
 

@@ -9,24 +9,26 @@ import click
 from micore.cli.app import App
 from micore.cli.show import find_entry
 from micore.errors import ConformanceError
+from micore.specs import KINDS
 
 if TYPE_CHECKING:
     from micore.testing.report import CheckReport
 
-CHECKED = ("modality", "dataset", "model", "attack", "defense", "evaluator", "source", "command")
-
 
 @click.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(CHECKED), help="The kind, when several have the name.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="The kind, when several have the name.")
 @click.option(
     "-p", "--param", "params", multiple=True, metavar="KEY=VALUE",
-    help="An option of the plugin; of a data set also its location.",
+    help="An option of the plugin; of a data set or source also a location, of a source also its data.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def command(app: App, *, name: str, kind: str | None, params: tuple[str, ...], as_json: bool) -> None:
     """Check that the plugin NAME keeps its contract, on a toy problem of its modality.
+
+    A tracker is tried as it is set up: set what makes it active. A source is tried on a place that it can open with
+    -p location=PLACE -p data=NAME.
 
     Exits with 13 when a check fails.
     """

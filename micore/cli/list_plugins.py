@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from micore.cli.app import App
+from micore.errors import UsageError
+from micore.plugin_pages import catalogue_tables, page
 from micore.registry import Entry, PluginRecord, strict_by_environment
 from micore.spec_texts import access_of, aim_of, describe, modality_of
 from micore.specs import KINDS
@@ -19,16 +21,23 @@ COLUMNS = ("kind", "name", "modality", "aim", "access", "package", "summary")
 @click.option("--modality", metavar="NAME", help="Only what works on this modality.")
 @click.option("--broken", is_flag=True, help="Only the plugins that cannot be used, with the reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--markdown", is_flag=True, help="Print the tables of a catalogue, as in the documentation.")
 @click.pass_obj
-def command(app: App, *, kind: str | None, modality: str | None, broken: bool, as_json: bool) -> None:
+def command(
+    app: App, *, kind: str | None, modality: str | None, broken: bool, as_json: bool, markdown: bool
+) -> None:  # fmt: skip
     """List attacks, defenses, evaluators, models and data.
 
     The column "aim" is the goal of an attack or evaluator, the role of a model, the stage of a defense.
     """
+    if markdown and (as_json or broken):
+        raise UsageError("--markdown goes with neither --json nor --broken")
     entries = [] if broken else app.plugins.entries(kind, modality)
     unusable = [record for record in app.plugins.records if record.status != "ok"]
     if as_json:
         app.json(_document(entries, unusable))
+    elif markdown:
+        app.result(page(["# Catalogue", *catalogue_tables(entries)]).rstrip())
     elif broken:
         app.table(("plugin", "package", "status", "reason"), [_broken_row(record) for record in unusable])
     else:

@@ -15,38 +15,39 @@ import click
 
 from micore import __version__
 from micore.cli.app import App
+from micore.cli.new_words import wording
 from micore.errors import StorageError, UsageError
 from micore.specs import NAME
 
-RANGES = {"image": ("0.0", "1.0"), "audio": ("-1.0", "1.0")}
 SUFFIX = ".tmpl"
 Parts = tuple[str, ...]
 
+MODALITIES = ("image", "audio", "text", "graph", "tabular")
+CONTINUOUS = {"image": ("0.0", "1.0"), "audio": ("-1.0", "1.0")}
+"""Modalities whose samples are tensors of numbers, and their ranges."""
+
 TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "attack": dict.fromkeys(RANGES, ("attack",)),
-    "defense": dict.fromkeys(RANGES, ("defense",)),
-    "evaluator": dict.fromkeys(RANGES, ("evaluator",)),
-    "model": {name: ("model", f"model-{name}") for name in ("image", "audio", "text")},
+    "attack": {name: ("attack", *(() if name == "image" else (f"attack-{name}",))) for name in MODALITIES},
+    "defense": dict.fromkeys(MODALITIES, ("defense",)),
+    "evaluator": {
+        name: ("evaluator",) if name in CONTINUOUS else ("evaluator-truth", f"evaluator-{name}") for name in MODALITIES
+    },
+    "model": {name: ("model", f"model-{name}") for name in MODALITIES},
     "dataset": {
-        "image": ("dataset", "dataset-samples", "dataset-image"),
-        "audio": ("dataset", "dataset-samples", "dataset-audio"),
-        "text": ("dataset", "dataset-text"),
-        "graph": ("dataset", "dataset-graph"),
+        name: ("dataset", *(("dataset-samples",) if name in CONTINUOUS else ()), f"dataset-{name}")
+        for name in MODALITIES
     },
     "modality": {"": ("modality",)},
+    "tracker": {"": ("tracker",)},
 }
 """The folders of templates for each kind and modality; of files with one name the last counts."""
 
-BUILT_ON = ("text", "graph")
-"""Modalities whose own package a model or data set imports; of the others they need torch alone."""
-
-SUMMARIES = {
-    "image": "Drawn bars, turned by another angle for each class",
-    "audio": "Drawn tones, at another pitch for each class",
-    "text": "Made sentences with words of their own for each class",
-    "graph": "A drawn graph, whose nodes of one class are joined more often",
+BUILT_ON = {
+    "text": ("attack", "evaluator", "model", "dataset"),
+    "graph": ("attack", "evaluator", "model", "dataset"),
+    "tabular": ("attack", "evaluator", "dataset"),
 }
-"""What a new data set consists of."""
+"""What imports the package of its modality; the others need torch alone."""
 
 
 @click.command()
@@ -54,13 +55,14 @@ SUMMARIES = {
 @click.argument("name")
 @click.option("--directory", type=click.Path(path_type=Path), default=Path(), help="Where to make the folder NAME.")
 @click.option(
-    "--modality", type=click.Choice(list(SUMMARIES)), default="image", help="What it works on; not for a modality."
-)
+    "--modality", type=click.Choice(MODALITIES), default="image",
+    help="What it works on; not for a modality or a tracker.",
+)  # fmt: skip
 @click.pass_obj
 def command(app: App, *, kind: str, name: str, directory: Path, modality: str) -> None:
     """Write an installable package with a working plugin called NAME.
 
-    KIND: attack, defense, evaluator, model, dataset or modality.
+    KIND: attack, defense, evaluator, model, dataset, modality or tracker.
     """
     place = create(kind, name, directory, modality)
     app.result(str(place))
@@ -93,7 +95,7 @@ def create(kind: str, name: str, directory: Path, modality: str = "image") -> Pa
 def _folders(kind: str, modality: str) -> tuple[str, ...]:
     """Return the folders of templates that a package is made of, beside the shared one."""
     offered = TEMPLATES[kind]
-    if kind == "modality":
+    if "" in offered:
         return offered[""]
     if modality not in offered:
         raise UsageError(f"mi new {kind} has no template for {modality}", hint=f"it has: {', '.join(offered)}")
@@ -105,23 +107,27 @@ def words(kind: str, name: str, modality: str) -> dict[str, str]:
     class_name = "".join(part.capitalize() for part in name.split("-"))
     if not class_name[0].isalpha():
         class_name = kind.capitalize() + class_name
-    low, high = RANGES.get(modality, ("", ""))
+    low, high = CONTINUOUS.get(modality, ("", ""))
     is_modality = kind == "modality"
     entry_point = name if is_modality else f"{kind}-{name}"
     return {
         "kind": kind, "name": name, "modality": modality, "low": low, "high": high,
         "distribution": f"mi-{entry_point}", "package": f"mi_{entry_point}".replace("-", "_"),
         "entry_point": entry_point, "title": name.replace("-", " ").capitalize(),
-        "class_name": class_name, "config_name": f"{class_name}Config", "summary": SUMMARIES[modality],
-        **_dependencies(kind, modality),
+        "class_name": class_name, "config_name": f"{class_name}Config",
+        "variable": f"MI_{name.upper().replace('-', '_')}_FILE",
+        **wording(kind, modality), **_dependencies(kind, modality),
     }  # fmt: skip
 
 
 def _dependencies(kind: str, modality: str) -> dict[str, str]:
     """Return what the package needs, and its tests need: the checks run on the toy problem of its modality."""
     core, own = _requirement("micore", __version__), _requirement(f"mi-{modality}", __version__)
-    uses_modality = kind in ("model", "dataset") and modality in BUILT_ON
-    needed = [core, *([own] if uses_modality else []), *(["pydantic>=2.7"] if kind != "model" else []), "torch>=2.11"]
+    if kind == "tracker":
+        return {"dependencies": _quoted([core]), "test_dependencies": _quoted(["pytest>=8"])}
+    uses_modality = kind in BUILT_ON.get(modality, ())
+    needs_pydantic = kind != "model" and (kind, modality) != ("dataset", "tabular")
+    needed = [core, *([own] if uses_modality else []), *(["pydantic>=2.7"] if needs_pydantic else []), "torch>=2.11"]
     tests = ["pytest>=8", *([] if uses_modality or kind == "modality" else [own])]
     return {"dependencies": _quoted(needed), "test_dependencies": _quoted(tests)}
 

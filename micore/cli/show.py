@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from micore.cli.app import App
 from micore.errors import UnknownNameError, UsageError
+from micore.plugin_pages import plugin_page, settings
 from micore.registry import Entry
 from micore.spec_texts import access_of, aim_of, describe, modality_of, status_of
 from micore.specs import KINDS
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 CONFIGURABLE = ("attack", "defense", "evaluator")
 
@@ -22,10 +20,16 @@ CONFIGURABLE = ("attack", "defense", "evaluator")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(list(KINDS)), help="The kind, when several have the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--markdown", is_flag=True, help="Print a page of documentation, as for the plugins of this project.")
 @click.pass_obj
-def command(app: App, *, name: str, kind: str | None, as_json: bool) -> None:
+def command(app: App, *, name: str, kind: str | None, as_json: bool, markdown: bool) -> None:
     """Show what the plugin NAME does, needs and can be set to."""
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other")
     entry = find_entry(app, name, kind)
+    if markdown:
+        app.result(plugin_page(entry, app.registry.load(entry)))
+        return
     implementation = app.registry.load(entry) if entry.spec.kind in CONFIGURABLE else None
     if as_json:
         app.json(_document(entry, implementation))
@@ -100,55 +104,3 @@ def _document(entry: Entry, implementation: Any) -> dict[str, Any]:
         document["presets"] = {name: dict(values) for name, values in presets.items()}
         document["config"] = implementation.Config.model_json_schema()
     return document
-
-
-def settings(config: type[BaseModel]) -> list[dict[str, str]]:
-    """Describe the fields of a config: name, type, default, range, description."""
-    schema = config.model_json_schema()
-    return [
-        {
-            "field": name,
-            "type": _type(_resolved(field, schema)),
-            "default": _default(config, name),
-            "range": _range(_resolved(field, schema)),
-            "description": " ".join(field.get("description", "").split()),
-        }
-        for name, field in schema.get("properties", {}).items()
-    ]
-
-
-def _default(config: type[BaseModel], name: str) -> str:
-    field = config.model_fields[name]
-    if field.is_required():
-        return "required"
-    from pydantic_core import to_jsonable_python
-
-    default = to_jsonable_python(field.get_default(call_default_factory=True))
-    return "none" if default is None else str(default)
-
-
-def _resolved(field: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow a reference to a definition, such as an enumeration."""
-    if "$ref" not in field:
-        return field
-    definition: dict[str, Any] = schema["$defs"][field["$ref"].rpartition("/")[2]]
-    return {**definition, **field}
-
-
-def _type(field: dict[str, Any]) -> str:
-    if "anyOf" in field:
-        return " or ".join(_type(option) for option in field["anyOf"])
-    if "enum" in field or "const" in field:
-        return "choice"
-    if field.get("type") == "array" and "items" in field:
-        return f"list of {_type(field['items'])}"
-    return str(field.get("type", field.get("title", "object"))).replace("null", "none")
-
-
-def _range(field: dict[str, Any]) -> str:
-    if "anyOf" in field:
-        return " or ".join(filter(None, map(_range, field["anyOf"])))
-    if "enum" in field or "const" in field:
-        return ", ".join(map(str, field.get("enum", [field.get("const")])))
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    return ", ".join(f"{sign} {field[key]}" for key, sign in signs.items() if key in field)

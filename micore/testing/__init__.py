@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from micore.testing.lab import Lab, toy_target
     from micore.testing.report import CheckReport
     from micore.testing.setting import ToySetting
+    from micore.testing.toy_runs import ToyRuns
     from micore.testing.trial import Trial
 
 __all__ = [
     "CheckReport",
     "DeviceMixError",
     "Lab",
+    "ToyRuns",
     "ToySetting",
     "Trial",
     "check_plugin",
@@ -27,7 +29,7 @@ __all__ = [
     "toy_target",
 ]
 _HOMES = {
-    "CheckReport": "report", "DeviceMixError": "devices", "Lab": "lab", "ToySetting": "setting",
+    "CheckReport": "report", "DeviceMixError": "devices", "Lab": "lab", "ToyRuns": "toy_runs", "ToySetting": "setting",
     "check_plugin": "check", "parametrize_checks": "check", "pretend_accelerator": "devices",
     "toy_target": "lab", "Trial": "trial",
 }  # fmt: skip

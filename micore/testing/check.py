@@ -11,12 +11,14 @@ from micore.registry import Entry, Registry
 from micore.testing.attack_bench import AttackBench
 from micore.testing.bench import Bench
 from micore.testing.checks_attack import ATTACK_CHECKS
+from micore.testing.checks_command import COMMAND_CHECKS, CommandBench
 from micore.testing.checks_dataset import DATASET_CHECKS, DatasetBench
 from micore.testing.checks_defense import DEFENSE_CHECKS, DefenseBench
 from micore.testing.checks_evaluator import EVALUATOR_CHECKS, EvaluatorBench
 from micore.testing.checks_modality import MODALITY_CHECKS, ModalityBench
 from micore.testing.checks_model import MODEL_CHECKS, ModelBench
-from micore.testing.checks_plugin import PLUGIN_CHECKS
+from micore.testing.checks_source import SOURCE_CHECKS, SourceBench
+from micore.testing.checks_tracker import TRACKER_CHECKS, TrackerBench
 from micore.testing.lab import Lab
 from micore.testing.report import Check, CheckReport, CheckRow, check_name, run_check, run_checks
 
@@ -27,8 +29,9 @@ CHECKS: Mapping[str, tuple[type[Bench], tuple[Check, ...]]] = {
     "attack": (AttackBench, ATTACK_CHECKS),
     "defense": (DefenseBench, DEFENSE_CHECKS),
     "evaluator": (EvaluatorBench, EVALUATOR_CHECKS),
-    "source": (Bench, PLUGIN_CHECKS),
-    "command": (Bench, PLUGIN_CHECKS),
+    "source": (SourceBench, SOURCE_CHECKS),
+    "tracker": (TrackerBench, TRACKER_CHECKS),
+    "command": (CommandBench, COMMAND_CHECKS),
 }
 """For each kind, what its checks work with, and the checks in the order in which they run."""
 
@@ -53,7 +56,8 @@ def check_plugin(
     """Check that a plugin keeps its contract.
 
     lab: shares trained toy targets with the checks of other plugins. options: config values of the
-    plugin; for a data set its options, with its ``location``. expected_failures: a reason for each
+    plugin; for a data set its options, with its ``location``; for a source likewise, with the ``data`` that the target
+    is meant for. expected_failures: a reason for each
     check whose failure is known; such a row is skipped, or fails when the check passes after all.
 
     Raises: UnknownNameError, NameClashError; PluginError when it cannot be loaded; ConfigError.

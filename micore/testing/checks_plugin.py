@@ -28,7 +28,7 @@ def metadata_complete(bench: Bench) -> None:
     require(bool((bench.kind.__doc__ or "").strip()), f"{spec.target} has no docstring")
     if spec.kind in ("attack", "defense") and not getattr(spec, "control", False) and not spec.paper:
         module = sys.modules.get(bench.kind.__module__)
-        texts = f"{bench.kind.__doc__} {getattr(module, '__doc__', '')}".lower()
+        texts = " ".join(f"{bench.kind.__doc__} {getattr(module, '__doc__', '')}".lower().split())
         require(
             NO_PAPER in texts,
             f"names no paper; if there is none, the docstring must say {NO_PAPER!r} and why",
@@ -43,14 +43,15 @@ def spec_pickles(bench: Bench) -> None:
 
 def plugin_imports_without_torch(bench: Bench) -> None:
     """Every command imports every plugin module; torch would cost it seconds."""
-    module = _plugin_module(bench)
+    module = plugin_module(bench)
     code = PROBE.format(path=sys.path, module=module)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     lines = done.stderr.strip().splitlines()
     require(done.returncode == 0, f"importing {module} " + (f"fails: {lines[-1]}" if lines else "imports torch"))
 
 
-def _plugin_module(bench: Bench) -> str:
+def plugin_module(bench: Bench) -> str:
+    """Return the module that the entry point names; skips the check for what is not installed."""
     provider = bench.entry.provider
     try:
         points = metadata.distribution(provider.distribution).entry_points

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from micore.plugin_pages import described
 from micore.spec_texts import status_of
-from micore.specs import AttackSpec
+from micore.specs import AttackSpec, CommandSpec, TrackerSpec
 from micore.threat import Access
 
 Mi = Callable[..., Result]
@@ -166,6 +167,32 @@ def test_show_json(mi: Mi, toys: Any) -> None:
     assert document["schema"] == "micore.plugin/1"
     assert document["presets"] == {"default": {}, "smoke": {"steps": 2}}
     assert document["config"]["properties"]["steps"]["maximum"] == 100
+
+
+def test_markdown(mi: Mi, toys: Any) -> None:
+    catalogue = mi("list-plugins", "--markdown", "--kind", "attack").stdout
+    assert catalogue.startswith("# Catalogue\n\n## Attacks\n\n| name | what | modality | goal |")
+    assert "| `toy` |" in catalogue
+    assert "## Defenses" not in catalogue
+    page = mi("show", "toy", "--markdown").stdout
+    assert page.startswith("# Attack toy\n")
+    assert "| `steps` | integer |" in page
+    assert "| `smoke` | `steps=2` |" in page
+    for arguments in (("list-plugins", "--broken"), ("list-plugins", "--json"), ("show", "toy", "--json")):
+        result = mi(*arguments, "--markdown")
+        assert result.exit_code == 2, arguments
+        assert "--markdown" in result.stderr
+
+
+def test_page_of_a_command_is_its_help_and_of_a_tracker_what_its_hook_says() -> None:
+    def hook(run: object) -> None:
+        """Watch ``runs``."""
+
+    import click
+
+    command = click.Command("x", help="Do it.")
+    assert described(CommandSpec(name="x", target="json:loads", summary="X"), command) == "Do it."
+    assert described(TrackerSpec(name="x", target="json:loads", summary="X"), hook) == "Watch `runs`."
 
 
 def test_show_without_settings(mi: Mi, toys: Any) -> None:

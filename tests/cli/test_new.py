@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ from micore.contracts import Case, Reconstruction, Reference, Subject
 from micore.errors import BudgetExceeded, DataError, StorageError, UsageError
 from micore.inputs import InputSpec
 from micore.registry import Registry
+from micore.runs import Run
 from micore.runtime import Runtime
 from micore.target import Target
 from micore.threat import Access, Budget, Ledger
@@ -32,6 +35,14 @@ KINDS = ("attack", "defense", "evaluator")
 
 OTHERS = [(kind, modality) for kind in ("model", "dataset") for modality in TEMPLATES[kind]]
 """Checked on the toy problem of their modality."""
+
+EVERY = [(kind, modality) for kind in TEMPLATES for modality in TEMPLATES[kind]]
+ABOUT_ANOTHER = (
+    "the attack ", "the preparation ", "not a monitor", "no classifier (roles: gnn)",
+)  # fmt: skip
+"""Why a check may be left out: it is about something that the plugin does not do."""
+
+TRUTHS = [(kind, modality) for kind in ("attack", "evaluator") for modality in ("text", "graph", "tabular")]
 
 FILES = {"image": ("dataset.py", "samples.py"), "audio": ("dataset.py", "samples.py")}
 CASES = [Case(id=f"class-{label}", goal="class", label=label) for label in range(3)]
@@ -105,10 +116,9 @@ def test_existing_directory_is_left_alone(mi: Mi, tmp_path: Path) -> None:
 
 
 def test_modality_without_a_template(mi: Mi, tmp_path: Path) -> None:
-    result = mi("new", "model", "mine", "--directory", str(tmp_path), "--modality", "graph")
-    assert result.exit_code == 2
-    assert "mi new model has no template for graph" in result.stderr
-    assert "it has: image, audio, text" in result.stderr
+    with pytest.raises(UsageError, match="mi new model has no template for video") as caught:
+        create("model", "mine", tmp_path, "video")
+    assert "it has: image, audio, text, graph, tabular" in str(caught.value.hint)
     assert mi("new", "source", "mine").exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -129,6 +139,17 @@ def test_files_of_data_and_models(tmp_path: Path, kind: str, modality: str) -> N
     project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
     imported = {name.partition(".")[0] for path in package.glob("*.py") for name in _imports(path)}
     assert {Requirement(text).name.replace("-", "_") for text in project["dependencies"]} == imported - {package.name}
+
+
+@pytest.mark.parametrize(("kind", "modality"), TRUTHS)
+def test_dependencies_of_attacks_and_judges(tmp_path: Path, kind: str, modality: str) -> None:
+    place = create(kind, "my-own", tmp_path, modality)
+    package = place / "src" / f"mi_{kind}_my_own"
+    project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
+    imported = {name.partition(".")[0] for path in package.glob("*.py") for name in _imports(path)} - {package.name}
+    declared = {Requirement(text).name.replace("-", "_") for text in project["dependencies"]}
+    assert declared - {"torch"} == imported - {"torch"}
+    assert not [path for path in place.rglob("*") if path.is_file() and "$" in path.read_text()]
 
 
 def _imports(path: Path) -> set[str]:
@@ -162,9 +183,8 @@ def attacked(attack: Any, victim: Target, cases: Sequence[Case], runtime: Runtim
     return {found.case.id: found for found in attack.run(victim, cases, None, runtime)}
 
 
-@pytest.mark.parametrize(("modality", "low"), [("image", 0.0), ("audio", -1.0)])
-def test_attack_recovers_what_the_target_likes(made: Callable[..., Any], modality: str, low: float) -> None:
-    kind = made("attack", modality=modality)
+def test_attack_recovers_what_the_target_likes(made: Callable[..., Any]) -> None:
+    kind = made("attack")
     runtime = Runtime(device=torch.device("cpu"), seed=7, tile=8)
     victim = target(runtime)
     found = attacked(kind(kind.Config(steps=60, restarts=2)), victim, CASES, runtime)
@@ -172,8 +192,8 @@ def test_attack_recovers_what_the_target_likes(made: Callable[..., Any], modalit
         samples = reconstruction.samples
         assert samples.shape == (2, 3, 2, 2)
         others = [channel for channel in range(3) if channel != label]
-        assert (samples[:, label].mean() - samples[:, others].mean()) / (1 - low) > 0.7
-        assert (low <= samples).all()
+        assert samples[:, label].mean() - samples[:, others].mean() > 0.7
+        assert (samples >= 0).all()
         assert (samples <= 1).all()
         assert 0 >= reconstruction.scores[0] >= reconstruction.scores[1] > -0.5
         assert reconstruction.complete
@@ -282,14 +302,58 @@ def test_package_passes_conformance(made: Callable[..., Any], site: Any, kind: s
     assert "is not installed" not in report.text()
 
 
-@pytest.mark.parametrize(("kind", "modality"), OTHERS)
-def test_data_and_models_pass_conformance(made: Callable[..., Any], kind: str, modality: str) -> None:
+@pytest.mark.parametrize(("kind", "modality"), EVERY)
+def test_every_package_passes_its_own_tests(
+    made: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, modality: str
+) -> None:
+    """The tests that come with a package are run as pytest would; they check what it offers."""
+    from micore import testing
+
+    reports = []
+    check = testing.check_plugin
+    monkeypatch.setattr(testing, "check_plugin", lambda *names, **given: keep(reports, check(*names, **given)))
+    made(kind, modality=modality or "image")
+    tests = runpy.run_path(str(tmp_path / "my-own" / "tests" / "test_conformance.py"))
+    test = tests["test_conformance"]
+    given = {"tmp_path": tmp_path, "monkeypatch": monkeypatch}
+    own = {name: given[name] for name in signature(test).parameters if name in given}
+    for names, cases in [mark.args for mark in getattr(test, "pytestmark", [])] or [((), [()])]:
+        for case in cases:
+            test(**dict(zip(names, case, strict=True)), **own)
+    assert reports
+    skipped = [(row.check, row.reason) for report in reports for row in report.rows if row.status == "skipped"]
+    assert [why for why in skipped if not str(why[1]).startswith(ABOUT_ANOTHER)] == []
+
+
+def keep(reports: list[Any], report: Any) -> Any:
+    """Note a report."""
+    reports.append(report)
+    return report
+
+
+def test_a_graph_network_is_trained_and_attacked(made: Callable[..., Any], mi: Mi, tmp_path: Path) -> None:
+    """A model whose checks are few, as graph networks answer about graphs, is tried in the whole."""
+    made("model", "my-net", modality="graph")
+    made("attack", "my-thief", modality="graph")
+    made("evaluator", "my-judge", modality="graph")
+    target, run = str(tmp_path / "target.safetensors"), tmp_path / "run"
+    trained = mi("train", "--data", "blocks", "--model", "my-net", "-o", target, "-p", "epochs=60", "--device", "cpu")
+    assert trained.exit_code == 0, trained.stderr
+    judges = ("-e", "my-judge", "-e", "edges")
+    attacked = mi("attack", "--plugin", "my-thief", "--model", target, "-o", str(run), *judges, "--device", "cpu")
+    assert attacked.exit_code == 0, attacked.stderr
+    found = {(item.name, item.subject): item.value for item in Run.open(run).measurements()}
+    assert found["auc", "attack"] > 0.7
+    assert found["my-judge", "attack"] == pytest.approx(found["precision-at-edges", "attack"])
+
+
+def test_a_tracker_does_nothing_unless_asked(made: Callable[..., Any], tmp_path: Path) -> None:
     from micore.testing import check_plugin
 
-    made(kind, modality=modality)
-    report = check_plugin(kind, "my-own")
+    made("tracker")
+    report = check_plugin("tracker", "my-own")
     assert report.passed, report.text()
-    assert [row.check for row in report.rows if row.status == "skipped"] == []
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 ROWS = [("modality", "rows"), ("dataset", "rows-patterns"), ("model", "rows-perceptron"), ("model", "rows-linear")]

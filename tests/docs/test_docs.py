@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 import pytest
 from click.testing import Result
 
-from micore import api, errors
+from micore import api, errors, specs
 from micore.cli import main
 from micore.hookspecs import OBSERVER_HOOKS, SPEC_HOOKS
 from micore.known_plugins import KNOWN
@@ -61,6 +62,13 @@ def _blocks(page: Path, language: str) -> list[str]:
 def test_every_hook_has_a_heading() -> None:
     headings = _headings(DOCS / "reference" / "hooks.md")
     assert [text for text in headings if text.startswith("mi_")] == [*SPEC_HOOKS, *OBSERVER_HOOKS]
+
+
+def test_every_field_of_a_spec_is_described() -> None:
+    for kind in (specs.Spec, *specs.KINDS.values()):
+        inherited = {field.name for field in fields(specs.Spec)} if kind is not specs.Spec else set()
+        own = {field.name for field in fields(kind)} - inherited
+        assert _generator().attributes(kind).keys() == own, kind
 
 
 def test_every_error_has_a_row_with_its_code() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from micore.errors import IncompatiblePluginError
 from tests.e2e.commands import call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +126,23 @@ def test_it_keeps_the_contracts(place: Path, name: str) -> None:
     assert imports["status"] == "passed"
 
 
+def test_it_is_documented(place: Path) -> None:
+    """The pages that this project makes of its own plugins are made of it, too."""
+    catalogue = mi(place, "list-plugins", "--markdown").stdout
+    rows = {line.split("|")[1].strip(): line for line in catalogue.splitlines() if "`acme-inversion`" in line}
+    assert rows.keys() == {f"`{name}`" for name in OFFERED.values()}
+    own = next(line for line in catalogue.splitlines() if line.startswith("| `mi-face` |"))
+    assert rows["`acme-climb`"].count("|") == own.count("|")
+    for kind, name in OFFERED.items():
+        page = mi(place, "show", name, "--markdown").stdout
+        assert page.startswith(f"# {kind.capitalize()} {name}\n")
+        assert "| package | acme-inversion 1.0.0 |" in page
+    page = mi(place, "show", "acme-climb", "--markdown").stdout
+    assert "Gradient ascent on smooth pictures. No paper" in page  # what the module says of the method
+    assert "Weight of differences between neighbouring pixels" in page  # what can be set
+    assert "| `smoke` |" in page
+
+
 def test_it_is_run_and_benchmarked(place: Path) -> None:
     """Two rows of a suite train the target on its data, with and without its defense, attack it, and judge that."""
     (place / "suite.toml").write_text(SUITE)
@@ -153,3 +171,13 @@ def test_broken_ones_are_explained_and_stop_nothing(place: Path) -> None:
     assert "acme_sdk" in mi(place, "doctor").stderr
     named = mi(place, "check", "acme-lacking", code=4)
     assert "acme_sdk" in named.stderr
+
+
+def test_one_of_another_series_is_named_with_what_it_needs(place: Path) -> None:
+    """As the page on versions promises: it is not imported, and whoever names it is told why."""
+    assert "acme-newer 1.0.0" in mi(place, "doctor").stderr
+    for command in ("check", "show"):
+        named = mi(place, command, "acme-newer", code=IncompatiblePluginError.exit_code)
+        assert "needs micore>=9, this is" in named.stderr
+        assert "pip install --upgrade acme-newer micore" in named.stderr
+    assert "acme_newer" not in sys.modules

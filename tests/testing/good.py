@@ -7,22 +7,31 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
+import click
 import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from micore.configs import make_config
 from micore.contracts import Config, Defense, Interval, Measurement, Prepared, Reconstruction
+from micore.errors import ModelError
+from micore.external import External
+from micore.hookspecs import hookimpl
+from micore.runtime import Runtime
 from micore.testing.toys import ToyModality, build_other_toy, build_toy, open_toy
 
 __all__ = [
     "GoodAttack",
     "GoodDefense",
     "GoodEvaluator",
+    "GoodTracker",
     "ToyModality",
     "build_other_toy",
     "build_toy",
+    "load_toy",
     "open_toy",
+    "toy_command",
 ]
 
 
@@ -206,3 +215,45 @@ class ToyNetwork(nn.Module):
 
     def forward(self, inputs):
         return self.head(self.features(inputs))
+
+
+class GoodSourceConfig(Config):
+    width: int = Field(8, ge=1, description="of the network")
+
+
+def load_toy(request):
+    """Open the network at the place ``here``."""
+    if request.place != "here":
+        raise ModelError(f"{request.uri} is not there", hint="toy:here is")
+    config = make_config(GoodSourceConfig, request.options, "the toy source")
+    return toy_target(request, config.width)
+
+
+def toy_target(request, width=8, **changes):
+    """Return an untrained network as a target."""
+    dataset = request.require_dataset()
+    with Runtime(device=torch.device("cpu")).seeded("toy"):
+        module = build_toy(len(dataset.classes), dataset.input, width=width).eval()
+    return External(**{"card": request.card("toy"), "fingerprint": f"toy-{width}", "module": module, **changes})
+
+
+@click.command()
+@click.option("--loud", is_flag=True, help="Say it aloud.")
+def toy_command(loud):
+    """Say nothing of interest."""
+
+
+class GoodTracker:
+    """Remember what was observed; no paper, it is a toy."""
+
+    @hookimpl
+    def mi_run_started(self, run):
+        self.seen = [run.id]
+
+    @hookimpl
+    def mi_case_done(self, case, reconstruction):
+        self.seen.append((case.id, float(reconstruction.scores[0])))
+
+    @hookimpl
+    def mi_run_finished(self, run):
+        self.seen.append(run.manifest["status"])

@@ -14,6 +14,13 @@ EXPECTED_FAILURES: dict[tuple[str, str], dict[str, str]] = {}
 SLOW: set[tuple[str, str]] = set()
 """Plugins whose checks take more than a minute."""
 
+TRACKED = {
+    "MI_MLFLOW": "file://{place}/mlflow",
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+    "MI_TENSORBOARD_DIR": "{place}/tensorboard",
+}
+"""What asks the trackers of this repository for something, so that there is something to check."""
+
 REGISTRY = Registry.discover()
 
 
@@ -22,6 +29,14 @@ def shared_lab():
     return Lab(REGISTRY)
 
 
+@pytest.fixture
+def tracked(tmp_path, monkeypatch):
+    """Set up the trackers, which do nothing unless they are asked."""
+    for name, value in TRACKED.items():
+        monkeypatch.setenv(name, value.format(place=tmp_path))
+
+
+@pytest.mark.usefixtures("tracked")
 @parametrize_checks(REGISTRY, slow=SLOW)
 def test_plugin_keeps_its_contract(plugin, shared_lab):
     kind, name = plugin

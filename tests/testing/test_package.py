@@ -26,6 +26,24 @@ class Nothing:
 CHECK = "plugin-imports-without-torch"
 
 
+COMMAND = """
+from micore.hookspecs import hookimpl
+from micore.specs import CommandSpec
+
+@hookimpl
+def mi_commands():
+    return [CommandSpec(name="toy-command", target="mi_toy_command:command", summary="Do nothing at all")]
+"""
+CLICK = """
+{line}
+import click
+
+@click.command()
+def command():
+    "Do nothing at all."
+"""
+
+
 def row_of(report, check=CHECK):
     return next(row for row in report.rows if row.check == check)
 
@@ -44,6 +62,30 @@ def installed(tmp_path, monkeypatch):
 
     yield install
     sys.modules.pop("mi_toy_package", None)
+
+
+@pytest.fixture
+def installed_command(installed, tmp_path):
+    def install(line):
+        (tmp_path / "mi_toy_command.py").write_text(CLICK.format(line=line))
+        registry = installed("import json")
+        (tmp_path / "mi_toy_package.py").write_text(COMMAND)
+        sys.modules.pop("mi_toy_package", None)
+        return type(registry).discover()
+
+    yield install
+    sys.modules.pop("mi_toy_command", None)
+
+
+def test_command_that_is_quick_to_explain_is_accepted(installed_command):
+    report = check_plugin("command", "toy-command", registry=installed_command("import json"))
+    assert [row.status for row in report.rows] == ["passed"] * len(report.rows), report.text()
+
+
+def test_command_that_imports_torch_for_its_help_is_rejected(installed_command):
+    report = check_plugin("command", "toy-command", registry=installed_command("import torch"))
+    row = row_of(report, "help-loads-no-torch")
+    assert (row.status, row.reason) == ("failed", "mi toy-command --help loads torch")
 
 
 def test_light_plugin_is_accepted(installed):

@@ -14,6 +14,7 @@ from toy_plugins import good_registry, spec
 from micore.contracts import Prepared
 from micore.errors import AccessDenied, BudgetExceeded, PluginError, UnknownNameError
 from micore.kit.features import features_and_logits
+from micore.registry import Registry
 from micore.testing.check import check_plugin, parametrize_checks
 from micore.testing.counting import counted
 from micore.testing.lab import toy_target
@@ -79,7 +80,7 @@ def test_parametrize_checks_marks_and_skips():
     marks = {parameter.id: [mark.name for mark in parameter.marks] for parameter in mark.args[1]}
     assert marks["attack-toy"] == ["slow"]
     assert marks["model-toy"] == []
-    (none,) = parametrize_checks(good_registry(), kind="command").args[1]
+    (none,) = parametrize_checks(Registry(), kind="command").args[1]
     assert none.marks[0].name == "skip"
 
 

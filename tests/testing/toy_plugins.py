@@ -10,7 +10,16 @@ import good
 
 from micore.hookspecs import SPEC_HOOKS, hookimpl
 from micore.registry import Registry
-from micore.specs import AttackSpec, DatasetSpec, DefenseSpec, EvaluatorSpec, ModalitySpec, ModelSpec
+from micore.specs import (
+    AttackSpec,
+    CommandSpec,
+    DatasetSpec,
+    DefenseSpec,
+    EvaluatorSpec,
+    ModalitySpec,
+    ModelSpec,
+    SourceSpec,
+)
 from micore.threat import Access
 
 SPECS: dict[str, tuple[type, Any, dict[str, Any]]] = {
@@ -23,7 +32,16 @@ SPECS: dict[str, tuple[type, Any, dict[str, Any]]] = {
     ),
     "defense": (DefenseSpec, good.GoodDefense, {"stages": ("training", "inference", "monitoring")}),
     "evaluator": (EvaluatorSpec, good.GoodEvaluator, {"modality": "toy", "goals": ("class",)}),
+    "source": (SourceSpec, good.load_toy, {"scheme": "toy"}),
+    "command": (CommandSpec, "good:toy_command", {}),
 }  # fmt: skip
+
+
+KINDS = (*SPECS, "tracker")
+"""A tracker is not described by itself, but by its hooks."""
+
+OPTIONS = {"source": {"location": "here"}}
+"""What a user gives to ``mi check``."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,12 @@ class Broken:
     says: str
     implementation: Any
     changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Its name in the list of tests."""
+        what = self.implementation
+        return f"{self.check}-{what if isinstance(what, str) else what.__name__}"
 
 
 class Collection(list):
@@ -55,7 +79,7 @@ class Collection(list):
 def spec(kind, implementation=None, **changes):
     cls, own, values = SPECS[kind]
     implementation = implementation or own
-    target = f"{implementation.__module__}:{implementation.__name__}"
+    target = implementation if isinstance(implementation, str) else _target(implementation)
     cls = changes.pop("spec_class", cls)
     return cls(
         **{
@@ -68,6 +92,10 @@ def spec(kind, implementation=None, **changes):
     )
 
 
+def _target(implementation):
+    return f"{implementation.__module__}:{implementation.__name__}"
+
+
 def plugin(*specs):
     hooks = {}
     for hook, kind in SPEC_HOOKS.items():
@@ -76,5 +104,13 @@ def plugin(*specs):
     return SimpleNamespace(**hooks)
 
 
-def good_registry(**exchanged):
-    return Registry.from_plugins({"toys": plugin(*(exchanged.get(kind) or spec(kind) for kind in SPECS))})
+def good_registry(tracker=good.GoodTracker, **exchanged):
+    toys = plugin(*(exchanged.get(kind) or spec(kind) for kind in SPECS))
+    return Registry.from_plugins({"toys": toys, "tracker-toy": tracker()})
+
+
+def registry_with(kind, implementation, **changes):
+    """Return the good plugins, with this one in the place of the good one of its kind."""
+    if kind == "tracker":
+        return good_registry(tracker=implementation)
+    return good_registry(**{kind: spec(kind, implementation, **changes)})
