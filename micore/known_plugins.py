@@ -207,6 +207,8 @@ KNOWN: Mapping[tuple[str, str], str] = {
     ("source", "py"): "mi-model-exported",
     ("source", "sklearn"): "mi-model-sklearn",
     ("source", "torchscript"): "mi-model-exported",
+    ("tracker", "mlflow"): "mi-tracker-mlflow",
+    ("tracker", "tensorboard"): "mi-tracker-tensorboard",
 }
 # generated: end
 
