@@ -12,7 +12,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from mi_evaluator_distribution.distances import frechet, kernels, manifolds, squared_mmd
+from mi_evaluator_distribution.distances import between, frechet, kernels, manifolds, squared_mmd, within
 from mi_evaluator_distribution.diversity import duplicates, nearest_hit, spread
 from mi_evaluator_distribution.evaluator import DistributionConfig, DistributionEvaluator
 from micore.contracts import Case, EvaluatorModel, Reconstruction, Reference, Subject
@@ -55,7 +55,9 @@ def test_a_covariance_without_full_rank_has_a_distance():
 
 
 def discrepancy(one: torch.Tensor, two: torch.Tensor) -> float:
-    return squared_mmd(kernels(one, one), kernels(two, two), kernels(one, two))
+    places, others = (torch.zeros(len(part), dtype=torch.int64) for part in (one, two))
+    sums = between(one, places, two, others, 1)
+    return float(squared_mmd(within(one, places, 1), within(two, others, 1), sums, torch.ones(1, 1).double()))
 
 
 def test_the_kernel_distance_is_unbiased():
@@ -63,6 +65,43 @@ def test_the_kernel_distance_is_unbiased():
     assert abs(numpy.mean(distances)) < 3 * numpy.std(distances) / math.sqrt(len(distances))
     assert discrepancy(drawn(30, 1), drawn(20, 2, 2.0)) > 10 * numpy.std(distances)
     assert math.isnan(discrepancy(drawn(1, 1), drawn(20, 2)))
+
+
+def test_classes_that_are_drawn_twice_are_no_twins():
+    """With classes drawn again, and as many samples of each as before, the kernel distance stays unbiased."""
+    rng = torch.Generator().manual_seed(3)
+    places = torch.arange(4).repeat_interleave(5)
+    centres = 3 * torch.randn(4, 6, generator=rng)
+    times = torch.tensor([[2.0, 2, 0, 0], [1, 0, 3, 0], [1, 1, 1, 1]]).double()
+    found = []
+    for seed in range(60):
+        one, two = (centres[places] + drawn(20, number) for number in (seed, 500 + seed))
+        sums = between(one, places, two, places, 4)
+        found.append(squared_mmd(within(one, places, 4), within(two, places, 4), sums, times))
+    values = torch.stack(found)
+    assert (values.mean(dim=0).abs() < 3 * values.std(dim=0) / math.sqrt(len(found))).all()
+
+
+def test_a_class_of_one_sample_takes_means_over_all_pairs():
+    one, two = drawn(4, 1).double(), drawn(9, 2).double()
+    places, others = torch.tensor([0, 0, 0, 1]), torch.arange(9) % 2
+    found = squared_mmd(
+        within(one, places, 2), within(two, others, 2), between(one, places, two, others, 2), torch.ones(1, 2).double()
+    )
+    wanted = within(one, places * 0, 1).mean(torch.ones(1, 1).double())
+    assert within(one, places, 2).alone
+    assert within(one, places, 2).mean(torch.ones(1, 2).double()) == pytest.approx(float(wanted))
+    assert math.isfinite(float(found))
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    rows, places = drawn(30, 1).double(), torch.arange(30) % 3
+    whole = within(rows, places, 3)
+    monkeypatch.setattr("mi_evaluator_distribution.distances.BLOCK", 7)
+    torch.testing.assert_close(within(rows, places, 3).sums, whole.sums)
+    full = kernels(rows, rows).fill_diagonal_(0)
+    assert float(whole.sums[0, 1]) == pytest.approx(float(full[places == 0][:, places == 1].sum()))
+    assert float(whole.sums[2, 2]) == pytest.approx(float(full[places == 2][:, places == 2].sum()))
 
 
 def test_the_kernel_distance_is_that_of_the_formula():

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK = 512
+"""Rows of kernels that are in memory at a time."""
+
 
 def frechet(one: Tensor, two: Tensor) -> float:
     """Return the Frechet distance of normal distributions fitted to features (N, d) and (M, d); NaN below two rows.
@@ -48,15 +51,72 @@ def kernels(one: Tensor, two: Tensor) -> Tensor:
     return (one.double() @ two.double().T / one.shape[1] + 1) ** 3
 
 
-def squared_mmd(own: Tensor, other: Tensor, between: Tensor) -> float:
-    """Return the unbiased squared maximum mean discrepancy from kernels (N, N), (M, M) and (N, M); NaN below two rows.
+@dataclass(frozen=True)
+class Within:
+    """Kernels of a set with itself, by class: sums (C, C) without those of a sample with itself, and counts (C,)."""
 
-    It is 0 on average, and may be below 0, where both sets are of one distribution, whatever their sizes.
+    sums: Tensor
+    counts: Tensor
+
+    def only(self, places: Tensor) -> Within:
+        """Return some classes."""
+        return Within(self.sums[places][:, places], self.counts[places])
+
+    @property
+    def alone(self) -> bool:
+        """Whether a class has one sample only, so that nothing is known of two of it."""
+        return bool((self.counts < 2).any())
+
+    def mean(self, times: Tensor) -> Tensor:
+        """Return the mean kernel of two samples, (R,), where each class counts so often, times (R, C); NaN if none.
+
+        A sample is no pair with itself, nor with a copy of it where its class counts twice. How many samples a class
+        has is given and not drawn, so that means are taken for each pair of classes first: over all pairs at once, two
+        of one class would come too seldom. That is done where a class has one sample only.
+        """
+        if self.alone:
+            pairs = (times @ self.counts).square() - times.square() @ self.counts
+            summed = ((times @ self.sums) * times).sum(dim=1)
+            return torch.where(pairs > 0, summed / pairs, torch.nan)
+        pairs = self.counts[:, None] * self.counts - self.counts.diag()
+        weights = times * self.counts
+        shares = weights / weights.sum(dim=1, keepdim=True)
+        return ((shares @ (self.sums / pairs)) * shares).sum(dim=1)
+
+
+def within(rows: Tensor, places: Tensor, n_classes: int) -> Within:
+    """Sum kernels of a set (N, d) with itself; places: the class of each row, int64 (N,)."""
+    sums = _summed(rows, places, rows, places, n_classes, same=True)
+    return Within(sums, torch.bincount(places, minlength=n_classes).double())
+
+
+def between(one: Tensor, places: Tensor, two: Tensor, other_places: Tensor, n_classes: int) -> Tensor:
+    """Sum kernels of two sets (N, d) and (M, d) by class, (C, C)."""
+    return _summed(one, places, two, other_places, n_classes, same=False)
+
+
+def _summed(
+    one: Tensor, places: Tensor, two: Tensor, other_places: Tensor, n_classes: int, *, same: bool
+) -> Tensor:  # fmt: skip
+    """Make kernels of a block of rows at a time, so that memory does not grow with their number."""
+    sums = torch.zeros(n_classes, n_classes, dtype=torch.float64)
+    for rows in torch.arange(len(one)).split(BLOCK):
+        block = kernels(one[rows], two)
+        if same:
+            block[torch.arange(len(rows)), rows] = 0
+        by_class = torch.zeros(len(rows), n_classes, dtype=torch.float64).index_add_(1, other_places, block)
+        sums.index_add_(0, places[rows], by_class)
+    return sums
+
+
+def squared_mmd(own: Within, other: Within, both: Tensor, times: Tensor) -> Tensor:
+    """Return the unbiased squared maximum mean discrepancy, (R,), where each class counts so often, times (R, C).
+
+    both: the kernels between the sets, summed by class (C, C). NaN where a set has fewer than two samples. It is 0 on
+    average, and may be below 0, where both sets are of one distribution, whatever their sizes.
     """
-    if min(len(own), len(other)) < 2:
-        return float("nan")
-    parts = [(part.sum() - part.trace()) / (len(part) * (len(part) - 1)) for part in (own, other)]
-    return float(parts[0] + parts[1] - 2 * between.mean())
+    across = ((times @ both) * times).sum(dim=1) / ((times @ own.counts) * (times @ other.counts))
+    return own.mean(times) + other.mean(times) - 2 * across
 
 
 @dataclass(frozen=True)

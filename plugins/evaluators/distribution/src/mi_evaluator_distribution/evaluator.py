@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mi_evaluator_distribution.extractors import Extractor, check_modality
-from mi_evaluator_distribution.figures import Found, Sets, of_classes, of_sets
+from mi_evaluator_distribution.figures import Found, Private, Sets, of_classes, of_sets
 from micore.contracts import Config, EvaluatorModel, Measurement, Reference, Samples, Subject
 from micore.errors import DataError, ModelError
 from micore.kit.dataset_options import DatasetOptions, find_place
@@ -77,13 +77,13 @@ class DistributionEvaluator:
         features, identity, notes = self._source(reference, runtime)
         attacked = Rows.of(subjects[0]).labels.unique()
         rows = torch.isin(private.labels.cpu(), attacked).nonzero().flatten()
-        known = torch.cat([features(private.take(part)) for part in rows.split(1024)])
+        own = torch.cat([features(private.take(part)) for part in rows.split(1024)])
+        known = Private(own, private.labels.cpu()[rows])
         found = []
         for subject in subjects:
             laid = Rows.of(subject, reference.truth)
             own = features(reference.modality.join(laid.samples))
-            sets = Sets(own, laid.labels, known, private.labels.cpu()[rows])
-            found += self._measured(laid, sets, identity, notes)
+            found += self._measured(laid, Sets(own, laid.labels, known), identity, notes)
         return found
 
     def _source(

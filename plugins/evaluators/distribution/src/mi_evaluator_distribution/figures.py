@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mi_evaluator_distribution.distances import Overlap, frechet, kernels, manifolds, squared_mmd
+from mi_evaluator_distribution.distances import Overlap, Within, between, frechet, manifolds, squared_mmd, within
 from mi_evaluator_distribution.diversity import duplicates, nearest_hit, spread
 from micore.contracts import Interval
 from micore.kit.measuring import Rows
@@ -17,40 +18,56 @@ from micore.runtime import Random, derive_seed
 
 OVERLAPS = {"precision": "share", "density": "balls", "recall": "share", "coverage": "share"}
 """Their units."""
+NO_CLASS = "no attacked class has private samples"
 MOST_WORK = 1e12
 """Resamples times the cube of the smallest side: above it an interval of FID would take hours."""
 
 
 @dataclass(frozen=True)
+class Private:
+    """Features (M, d) of private samples with their labels (M,), on the CPU: the same for every subject."""
+
+    features: Tensor
+    labels: Tensor
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """The labels that are there, sorted."""
+        return self.labels.unique()
+
+    @cached_property
+    def kernels(self) -> Within:
+        """Their kernels, by class."""
+        return within(self.features, torch.searchsorted(self.classes, self.labels), len(self.classes))
+
+
+@dataclass(frozen=True)
 class Sets:
-    """Features (N, d) of reconstructions and (M, d) of private samples with their labels, on the CPU."""
+    """Features (N, d) of reconstructions with their labels (N,), on the CPU, and the private samples."""
 
     found: Tensor
     labels: Tensor
-    private: Tensor
-    private_labels: Tensor
+    private: Private
 
     @property
     def classes(self) -> list[int]:
         """The attacked classes that have private samples."""
-        known = set(self.private_labels.tolist())
+        known = set(self.private.classes.tolist())
         return [label for label in self.labels.unique().tolist() if label in known]
 
     def readable(self) -> tuple[Sets, int]:
         """Return the sets without reconstructions that have no features, and how many these were."""
         finite = self.found.isfinite().all(dim=1)
-        return Sets(self.found[finite], self.labels[finite], self.private, self.private_labels), int((~finite).sum())
+        return replace(self, found=self.found[finite], labels=self.labels[finite]), int((~finite).sum())
 
-    def chosen(self, classes: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the features of some classes, each as often as it is named; None: all."""
-        if classes is None:
-            return self.found, self.private
-        names = classes.tolist()
-        return torch.cat([self.of(label)[0] for label in names]), torch.cat([self.of(label)[1] for label in names])
+    def chosen(self, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the features of some classes, each as often as it is named."""
+        found, private = zip(*(self.of(label) for label in classes), strict=True)
+        return torch.cat(found), torch.cat(private)
 
     def of(self, label: int) -> tuple[Tensor, Tensor]:
         """Return the features of one class."""
-        return self.found[self.labels == label], self.private[self.private_labels == label]
+        return self.found[self.labels == label], self.private.features[self.private.labels == label]
 
 
 @dataclass(frozen=True)
@@ -70,42 +87,55 @@ class Found:
 
 
 def of_sets(sets: Sets, resamples: int, rng: Random) -> Iterator[Found]:
-    """Yield the Frechet and the kernel distance of the sets."""
-    side = min(len(sets.found), len(sets.private), sets.found.shape[1])
-    slow = resamples * side**3 > MOST_WORK
-    few = [f"{len(sets.found)} samples for {sets.found.shape[1]} dimensions"] if _too_few(sets) else []
-    fid, kid = frechet(sets.found, sets.private), _kid(sets, None)
-    reasons = [] if fid == fid else ["fewer than two samples"]
-    dear = [f"no interval: {resamples} resamples would take hours; give fewer"] if slow else []
-    drawn = None if slow else _drawn(sets, fid, _fid, resamples, rng)
-    yield Found("fid", fid, drawn, "squared distance", "down", [*few, *reasons, *dear])
-    yield Found("kid", kid, _drawn(sets, kid, _kid, resamples, rng), "squared discrepancy", "down", reasons)
+    """Yield the Frechet and the kernel distance of the sets, over the classes that both have."""
+    n_classes = len(sets.classes)
+    if not n_classes:
+        yield Found("fid", float("nan"), None, "squared distance", "down", [NO_CLASS])
+        yield Found("kid", float("nan"), None, "squared discrepancy", "down", [NO_CLASS])
+        return
+    drawn = rng.integers(n_classes, (resamples if n_classes > 1 else 0, n_classes))
+    times = torch.zeros(drawn.shape, dtype=torch.float64)
+    times.scatter_add_(1, drawn, torch.ones_like(times))
+    yield _fid(sets, drawn)
+    values = _kids(sets, torch.cat([torch.ones(1, n_classes, dtype=torch.float64), times]))
+    kid = float(values[0])
+    yield Found("kid", kid, _bounds(kid, values[1:]), "squared discrepancy", "down", _reasons(kid))
 
 
-def _too_few(sets: Sets) -> bool:
-    """Tell whether a covariance has no full rank: then FID is far too high."""
-    return min(len(sets.found), len(sets.private)) <= sets.found.shape[1]
+def _fid(sets: Sets, drawn: Tensor) -> Found:
+    found, private = sets.chosen(sets.classes)
+    slow = len(drawn) * min(len(found), len(private), found.shape[1]) ** 3 > MOST_WORK
+    few = min(len(found), len(private)) <= found.shape[1]  # a covariance has no full rank: FID is far too high
+    notes = [
+        *([f"{len(found)} samples for {found.shape[1]} dimensions"] if few else []),
+        *([f"no interval: {len(drawn)} resamples would take hours; give fewer"] if slow else []),
+    ]
+    fid = frechet(found, private)
+    values = [frechet(*sets.chosen([sets.classes[place] for place in row])) for row in drawn.tolist() if not slow]
+    bounds = _bounds(fid, torch.tensor(values, dtype=torch.float64))
+    return Found("fid", fid, bounds, "squared distance", "down", [*notes, *_reasons(fid)])
 
 
-def _fid(sets: Sets, classes: Tensor | None) -> float:
-    return frechet(*sets.chosen(classes))
+def _reasons(value: float) -> list[str]:
+    return [] if value == value else ["fewer than two samples"]
 
 
-def _kid(sets: Sets, classes: Tensor | None) -> float:
-    found, private = sets.chosen(classes)
-    return squared_mmd(kernels(found, found), kernels(private, private), kernels(found, private))
-
-
-def _drawn(
-    sets: Sets, value: float, figure: Callable[[Sets, Tensor | None], float], resamples: int, rng: Random
-) -> Interval | None:
-    """Draw classes again: a class comes with all its reconstructions and private samples."""
+def _kids(sets: Sets, times: Tensor) -> Tensor:
+    """Return the kernel distance where each class counts so often, (R,); times (R, C)."""
     classes = torch.tensor(sets.classes)
-    if value != value or len(classes) < 2:
-        return None
-    draws = [figure(sets, classes[rng.integers(len(classes), (len(classes),))]) for _ in range(resamples)]
-    known = torch.tensor([draw for draw in draws if draw == draw], dtype=torch.float64)
-    if len(known) < len(draws) / 2:
+    known = torch.isin(sets.labels, classes)
+    found, places = sets.found[known], torch.searchsorted(classes, sets.labels[known])
+    kept = torch.isin(sets.private.labels, classes)
+    private, others = sets.private.features[kept], torch.searchsorted(classes, sets.private.labels[kept])
+    own = within(found, places, len(classes))
+    other = sets.private.kernels.only(torch.searchsorted(sets.private.classes, classes))
+    return squared_mmd(own, other, between(found, places, private, others, len(classes)), times)
+
+
+def _bounds(value: float, draws: Tensor) -> Interval | None:
+    """Return the interval of a figure from its values over classes that were drawn again, with all their samples."""
+    known = draws[draws.isfinite()]
+    if value != value or not len(known) or len(known) < len(draws) / 2:
         return None
     low, high = known.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(low=min(low, value), high=max(high, value))
