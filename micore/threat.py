@@ -77,6 +77,11 @@ class Budget:
         return Budget(queries=max(1, spent + (self.queries - spent) // ranks), seconds=self.seconds)
 
 
+def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
+
+
 @dataclass(slots=True)
 class Ledger:
     """Counts every sample that the adversary sends through the target, and stops at the budget.
@@ -90,8 +95,10 @@ class Ledger:
     shared: Spending = field(default_factory=Spending)
     cases: dict[str, Spending] = field(default_factory=dict)
     used_access: Access | None = None
-    by_access: dict[str, int] = field(default_factory=dict)
-    """Of all queries how many needed which access, by its label, where whoever charged them said so."""
+    shared_access: dict[str, int] = field(default_factory=dict)
+    """Of the shared queries how many needed which access, by its label, where whoever charged them said so."""
+    case_access: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same of each case's queries."""
     _owners: Sequence[str] = ()
     _padding: int = 0
     _rows: int | None = None
@@ -102,6 +109,14 @@ class Ledger:
     def total(self) -> Spending:
         """What has been spent altogether."""
         return Spending(self._total.queries, self._total.gradients)
+
+    @property
+    def by_access(self) -> dict[str, int]:
+        """Of all queries how many needed which access, by its label, where whoever charged them said so."""
+        found: dict[str, int] = {}
+        for part in (self.shared_access, *self.case_access.values()):
+            _add(found, part)
+        return found
 
     @contextmanager
     def owned_by(self, owners: Sequence[str], padding: int = 0, rows: int | None = None) -> Iterator[None]:
@@ -127,10 +142,10 @@ class Ledger:
         """Record the highest access that was really used."""
         self.used_access = access if self.used_access is None else max(self.used_access, access)
 
-    def note_by_access(self, earlier: Mapping[str, int]) -> None:
-        """Add what queries that are charged already needed, by the label of the access."""
-        for name, queries in earlier.items():
-            self.by_access[name] = self.by_access.get(name, 0) + queries
+    def note_by_access(self, earlier: Mapping[str, int], case_id: str | None = None) -> None:
+        """Add what queries that are charged already needed, by the label of the access; of a case, or shared."""
+        if earlier:
+            _add(self.shared_access if case_id is None else self.case_access.setdefault(case_id, {}), earlier)
 
     def charge(self, *, queries: int = 0, gradients: int = 0, access: Access | None = None) -> None:
         """Count a batch of samples, before it is sent. access: what the queries need.
@@ -140,13 +155,16 @@ class Ledger:
         spent = Spending(queries - self._padding_of(queries), gradients - self._padding_of(gradients))
         self._check(spent.queries)
         self._total.add(spent)
-        if access is not None and spent.queries:
-            self.note_by_access({access.label: spent.queries})
         n_owners = len(self._owners) or 1
         each = Spending(spent.queries // n_owners, spent.gradients // n_owners) if self._owners else Spending()
+        left = Spending(spent.queries - each.queries * n_owners, spent.gradients - each.gradients * n_owners)
         for case_id in self._owners:
             self.cases.setdefault(case_id, Spending()).add(each)
-        self.shared.add(Spending(spent.queries - each.queries * n_owners, spent.gradients - each.gradients * n_owners))
+            if access is not None and each.queries:
+                self.note_by_access({access.label: each.queries}, case_id)
+        self.shared.add(left)
+        if access is not None and left.queries:
+            self.note_by_access({access.label: left.queries})
 
     def _padding_of(self, samples: int) -> int:
         """Return how many samples of a batch only fill it up."""
@@ -173,7 +191,7 @@ class Ledger:
             "cases": {case_id: spending.to_dict() for case_id, spending in self.cases.items()},
             "total": self.total.to_dict(),
             "used_access": self.used_access.label if self.used_access is not None else None,
-            "by_access": dict(self.by_access),
+            "by_access": self.by_access,
         }
 
     def restore(self, data: Mapping[str, Any]) -> None:

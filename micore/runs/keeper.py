@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ class Keeper:
         self._written: set[str] = set()
         self._started = time.monotonic()
         self._shared = replace(session.target.ledger.shared)
-        self._by_access = dict(session.target.ledger.by_access)
+        self._shared_access = dict(session.target.ledger.shared_access)
 
     def begin(self, size: int) -> None:
         """Start the clock of a batch."""
@@ -80,7 +81,7 @@ class Keeper:
             "spending": ledger.cases.get(case.id, Spending()).to_dict(),
             "shared_spending": self._take_shared(case.id),
             "used_access": ledger.to_dict()["used_access"],
-            "by_access": self._take_by_access(case.id),
+            "by_access": self._by_access(case.id),
             "tile": self._tile.rows,
         }  # fmt: skip
 
@@ -93,10 +94,10 @@ class Keeper:
             spent.add(Spending.from_dict(self._earlier[case_id]["shared_spending"]))
         return spent.to_dict()
 
-    def _take_by_access(self, case_id: str) -> dict[str, int]:
-        """Return the queries since the last row by needed access; only their sum over rows has a meaning."""
-        now, before = dict(self._session.target.ledger.by_access), self._by_access
-        self._by_access = now
-        earlier = self._earlier.get(case_id, {}).get("by_access", {})
-        names = [name for name in now | earlier if now.get(name, 0) > before.get(name, 0) or name in earlier]
-        return {name: now.get(name, 0) - before.get(name, 0) + earlier.get(name, 0) for name in names}
+    def _by_access(self, case_id: str) -> dict[str, int]:
+        """Return a case's queries by the access that they needed, with the shared ones that go with this row."""
+        ledger, before = self._session.target.ledger, self._shared_access
+        self._shared_access = dict(ledger.shared_access)
+        found = Counter(ledger.case_access.get(case_id, {}))
+        found.update({name: count - before.get(name, 0) for name, count in ledger.shared_access.items()})
+        return {name: count for name, count in found.items() if count}

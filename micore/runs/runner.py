@@ -242,6 +242,7 @@ def _restore_ledger(session: Session, rows: dict[str, Row]) -> None:
     for row in rows.values():
         cases = {row["id"]: row["spending"]}
         ledger.restore({"shared": row["shared_spending"], "cases": cases, "used_access": row["used_access"]})
+        ledger.note_by_access(row.get("by_access", {}), row["id"])
     ledger.budget = ledger.budget.share(session.runtime.world, ledger.total.queries)
 
 

@@ -136,9 +136,10 @@ class Setting:
         kept = labels != (-1 if missing is None else missing)
         self.private = Pictures(random(1, len(labels), SIZE)[kept], labels[kept])
         self.public = Pictures(random(2, n_public, SIZE)) if n_public else None
+        self.holdout: Pictures | None = None
 
     def split(self, name: str) -> Pictures:
-        found = {"private": self.private, "public": self.public}[name]
+        found = {"private": self.private, "public": self.public, "holdout": self.holdout}[name]
         if found is None:
             raise DataError(f"no split {name!r}")
         return found
@@ -198,30 +199,30 @@ def test_an_attack_that_gives_back_public_samples_is_found_out() -> None:
     assert found["attack", "distance-public"].value < found["attack", "distance-private"].value
 
 
-def test_the_ratio_is_that_to_held_out_samples() -> None:
+def test_the_ratio_is_that_to_held_out_samples_of_the_class() -> None:
     setting, samples = Setting(), random(5, len(LABELS), SIZE)
-    held_out = random(6, 2 * N_CLASSES, SIZE)
-    of = torch.arange(N_CLASSES).repeat(2)
-    found = setting.measure(subject(samples, LABELS), subject(held_out, of, "holdout"))
-    scale = found["holdout", "distance-private"].value
-    item = found["attack", "distance-ratio"]
-    assert item.value == pytest.approx(found["attack", "distance-private"].value / scale)
+    setting.holdout = Pictures(random(6, 3 * N_CLASSES, SIZE), torch.arange(N_CLASSES).repeat(3))
+    held_out = subject(setting.holdout.samples, setting.holdout.labels, "holdout")
+    found = setting.measure(subject(samples, LABELS), held_out)
+    scales = found["holdout", "distance-private"].per_case
+    for name in ("attack", "nearest-public"):
+        wanted = {case: value / scales[case] for case, value in found[name, "distance-private"].per_case.items()}
+        assert found[name, "distance-ratio"].per_case == pytest.approx(wanted)
     assert found["holdout", "distance-ratio"].value == pytest.approx(1)
-    assert found["nearest-public", "distance-ratio"].value == pytest.approx(
-        found["nearest-public", "distance-private"].value / scale
-    )
+    item = found["attack", "distance-ratio"]
     assert (item.direction, item.unit) == ("down", "of held-out")
-    assert any(f"{scale:.4g}" in note for note in item.notes)
-    once_more = setting.measure(subject(held_out, of, "holdout"), subject(samples, LABELS))
-    assert once_more["attack", "distance-ratio"].value == pytest.approx(item.value)
+    alone = setting.measure(subject(samples[LABELS == 2], LABELS[LABELS == 2]))
+    assert alone["attack", "distance-ratio"].per_case["class-2"] == item.per_case["class-2"], "no other class counts"
 
 
 def test_without_held_out_samples_there_is_no_ratio() -> None:
     setting = Setting()
-    assert ("attack", "distance-ratio") not in setting.measure(subject(random(5, len(LABELS), SIZE), LABELS))
-    assert setting.private.labels is not None
-    private = subject(setting.private.samples, setting.private.labels, "holdout")
-    assert ("holdout", "distance-ratio") not in setting.measure(private), "held-out samples that are private ones"
+    given = subject(random(5, len(LABELS), SIZE), LABELS)
+    assert ("attack", "distance-ratio") not in setting.measure(given)
+    setting.holdout = setting.private
+    assert ("attack", "distance-ratio") not in setting.measure(given), "held-out samples that are private ones"
+    setting.holdout = Pictures(random(6, 1, SIZE), torch.tensor([1]))
+    assert setting.measure(given)["attack", "distance-ratio"].per_case.keys() == {"class-1"}
 
 
 def test_the_note_names_the_variant() -> None:

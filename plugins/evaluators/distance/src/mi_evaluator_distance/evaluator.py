@@ -6,8 +6,8 @@ LOMMA, PLG-MI, TL-DMI, PPA and MIBench has it: features before the last layer, n
 number, all private training samples of the class. C2F-MI and LeakPro take the root, LeakPro between logits: such
 figures do not compare with these. Three things are measured beside it:
 
-- ``distance-ratio``: the distance over the mean distance of held-out private samples of the attacked classes (where
-  the run has them), so 1 is what a real, unknown sample has. It can be read beside the ratio of another judge.
+- ``distance-ratio``: the distance over the mean distance of held-out private samples of the same class (where the data
+  set has them), so 1 is what a real, unknown sample has. It can be read beside the ratio of another judge.
 - ``distance-public``: the distance of the same reconstruction to the nearest *public* sample. Where it
   is smaller than the distance to private samples, the attack gave back public data.
 - the subject ``nearest-public``: for each class, the public samples that come nearest to the private
@@ -20,8 +20,8 @@ attack reaches that recovers the class and nothing of the sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -33,12 +33,13 @@ from micore.errors import DataError
 from micore.kit.features import features_and_logits
 from micore.kit.measuring import Figure, Rows, batches_of, measure
 from micore.kit.training import placed
-from micore.runs.subjects import HOLDOUT
 from micore.runtime import Runtime
 
 NEAREST_PUBLIC = "nearest-public"
 ROUNDING = 1e-9
 """Held-out samples that are this near, by the squared length of features, are private samples."""
+HELD_OUT = 200
+"""Held-out samples of a class that its scale is the mean of, the first of the split."""
 VARIANT = "KNN distance with k = 1: squared L2, features not normalised, all private training samples of the class"
 
 
@@ -54,13 +55,13 @@ class DistanceConfig(Config):
 class Gallery:
     """Features (M, d) of the private samples with their labels (M,), and of the public ones (P, d), on the CPU.
 
-    scale: the mean distance of held-out samples to the private ones of their class; None where there are none.
+    scales: by class, the mean distance of held-out samples to its private ones; empty where there are none.
     """
 
     private: Tensor
     labels: Tensor
     public: Tensor | None
-    scale: float | None = None
+    scales: Mapping[int, float] = field(default_factory=dict)
 
 
 class DistanceEvaluator:
@@ -80,14 +81,13 @@ class DistanceEvaluator:
         if all(item.case.goal == "instance" for subject in subjects for item in subject.reconstructions):
             return [found for subject in subjects for found in self._to_truth(subject, reference, judge, runtime)]
         gallery = self._gallery(judge, reference, runtime)
-        laid = [Rows.of(subject) for subject in subjects]
-        features = [self._features(judge, reference.modality.join(rows.samples), runtime) for rows in laid]
-        gallery = replace(gallery, scale=_scale(laid, features, gallery))
-        found = [
-            item for rows, own in zip(laid, features, strict=True) for item in self._measured(own, rows, gallery, judge)
-        ]
+        found: list[Measurement] = []
+        for subject in subjects:
+            rows = Rows.of(subject)
+            features = self._features(judge, reference.modality.join(rows.samples), runtime)
+            found += self._measured(features, rows, gallery, judge)
         if gallery.public is not None:
-            found += self._nearest_public(laid[0], gallery, gallery.public, judge)
+            found += self._nearest_public(Rows.of(subjects[0]), gallery, gallery.public, judge)
         return found
 
     def _to_truth(
@@ -123,11 +123,34 @@ class DistanceEvaluator:
         private = reference.dataset.split("private")
         if private.labels is None:
             raise DataError("distance: the private split has no labels")
+        features, labels = self._split_features(judge, private, len(private), runtime), private.labels.cpu()
         return Gallery(
-            private=self._split_features(judge, private, len(private), runtime),
-            labels=private.labels.cpu(),
-            public=self._public(judge, reference, runtime),
-        )
+            private=features, labels=labels, public=self._public(judge, reference, runtime),
+            scales=self._scales(features, labels, judge, reference, runtime),
+        )  # fmt: skip
+
+    def _scales(
+        self, private: Tensor, labels: Tensor, judge: EvaluatorModel, reference: Reference, runtime: Runtime
+    ) -> dict[int, float]:
+        """Return by class how far held-out samples are from private ones; no class where they are the private ones."""
+        try:
+            holdout = reference.dataset.split("holdout")
+        except DataError:
+            return {}
+        if holdout.labels is None:
+            return {}
+        known = holdout.labels.cpu()
+        chosen = torch.cat([(known == label).nonzero().flatten()[:HELD_OUT] for label in labels.unique()])
+        if not len(chosen):
+            return {}
+        batches = chosen.split(self.config.batch_size)
+        features = torch.cat([self._features(judge, holdout.take(rows), runtime) for rows in batches])
+        least = ROUNDING * float(private.double().square().sum(dim=1).mean())
+        means = {
+            label: float(nearest_in(features[known[chosen] == label], private[labels == label]).mean())
+            for label in known[chosen].unique().tolist()
+        }
+        return {label: mean for label, mean in means.items() if mean > least}
 
     def _public(self, judge: EvaluatorModel, reference: Reference, runtime: Runtime) -> Tensor | None:
         try:
@@ -159,11 +182,12 @@ def figures(features: Tensor, labels: Tensor, gallery: Gallery, notes: tuple[str
         Figure("distance-private", nearest, "squared L2", "down", (VARIANT, *notes)),
         Figure("cosine-private", turned, "1 - cosine", "down", notes),
     ]
-    if gallery.scale is not None:
-        of = f"1: the mean of held-out samples, {gallery.scale:.4g}, of which the interval knows nothing"
-        found.append(Figure("distance-ratio", nearest / gallery.scale, "of held-out", "down", (of, *notes)))
+    if gallery.scales:
+        of = "1: the mean of held-out samples of the class, of which the interval knows nothing"
+        scales = torch.tensor([gallery.scales.get(int(label), torch.nan) for label in labels], dtype=torch.float64)
+        found.append(Figure("distance-ratio", nearest / scales, "of held-out", "down", (of, *notes)))
     if gallery.public is not None:
-        away = squared_distances(features, gallery.public).min(dim=1).values
+        away = nearest_in(features, gallery.public)
         found.append(Figure("distance-public", away, "squared L2", "none", notes))
     return found
 
@@ -184,20 +208,14 @@ def truth_figures(features: Tensor, truth: Tensor, notes: tuple[str, ...] = ()) 
     ]
 
 
-def _scale(laid: Sequence[Rows], features: Sequence[Tensor], gallery: Gallery) -> float | None:
-    """Return the mean over classes of the distance of held-out samples; None without any, or when they are private."""
-    for rows, own in zip(laid, features, strict=True):
-        if rows.subject == HOLDOUT:
-            nearest = nearest_of_class(own, rows.labels, gallery.private, gallery.labels)
-            mean = measure(Figure("", nearest, "", "none"), rows, "", resamples=1).value
-            length = float(gallery.private.double().square().sum(dim=1).mean())
-            return mean if mean > ROUNDING * length else None
-    return None
-
-
 def squared_distances(features: Tensor, others: Tensor) -> Tensor:
     """Return the squared L2 distance of every pair, (N, M), in float64."""
     return torch.cdist(features.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def nearest_in(features: Tensor, others: Tensor) -> Tensor:
+    """Return the squared L2 distance to the nearest of the others, (N,)."""
+    return squared_distances(features, others).min(dim=1).values
 
 
 def nearest_of_class(features: Tensor, labels: Tensor, private: Tensor, private_labels: Tensor) -> Tensor:
