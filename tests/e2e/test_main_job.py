@@ -111,7 +111,12 @@ def test_a_plan_foretells_what_is_spent(plain, attack_arguments, mi, home, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_python_gives_what_the_command_line_gives(plain, attack_arguments, target, judge, mi, home, tmp_path):
+def test_python_gives_what_the_command_line_gives(
+    plain, attack_arguments, target, judge, mi, home, tmp_path, monkeypatch
+):  # fmt: skip
+    monkeypatch.delenv(
+        "MI_DATA_ROOT", raising=False
+    )  # the command line would note it in the command that repeats the run
     result = mi(*attack_arguments, "-o", tmp_path / "shell", "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
