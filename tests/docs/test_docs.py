@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
@@ -22,8 +21,8 @@ from micore.cli import main
 from micore.hookspecs import OBSERVER_HOOKS, SPEC_HOOKS
 from micore.known_plugins import KNOWN
 from micore.registry import Registry
+from tests.docs.pages import ROOT, blocks, commands
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *ROOT.glob("plugins/*/*/README.md")])
 PACKAGES = sorted(file.parent for file in ROOT.glob("plugins/*/*/pyproject.toml"))
@@ -49,11 +48,6 @@ def _headings(page: Path) -> list[str]:
 
 def _without_code(page: Path) -> str:
     return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-
-
-def _blocks(page: Path, language: str) -> list[str]:
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 # hooks and errors -----------------------------------------------------------------------------------------
@@ -150,14 +144,7 @@ def test_every_package_has_a_readme_and_a_page(package: Path) -> None:
 # console examples -----------------------------------------------------------------------------------------
 
 
-def _commands(page: Path) -> list[list[str]]:
-    """Return the arguments of every ``mi`` command; a line may hold several."""
-    lines = [line for block in _blocks(page, "console") for line in block.splitlines()]
-    parts = [part.strip() for line in lines for part in re.split(r"&&|\s{2,}(?=mi )", line)]
-    return [shlex.split(part)[1:] for part in parts if part.startswith("mi ")]
-
-
-CONSOLE = [(page, arguments) for page in PAGES for arguments in _commands(page)]
+CONSOLE = [(page, arguments) for page in PAGES for arguments in commands(page)]
 
 
 def _parsed(arguments: list[str]) -> dict[str, Any]:
@@ -208,10 +195,10 @@ def _with(function: Callable[..., Any], changes: dict[str, Any], /, *arguments: 
     return function(*arguments, **{**others, **changes})
 
 
-@pytest.mark.parametrize("page", [page for page in EXECUTED if _blocks(page, "python")], ids=_name)
+@pytest.mark.parametrize("page", [page for page in EXECUTED if blocks(page, "python")], ids=_name)
 def test_python_examples_run(page: Path, quick: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "example"}
-    for block in _blocks(page, "python"):
+    for block in blocks(page, "python"):
         exec(compile(block, _name(page), "exec"), namespace)
     for manifest in quick.rglob("run.json"):
         _check_manifest(json.loads(manifest.read_text(encoding="utf-8")))
@@ -220,7 +207,7 @@ def test_python_examples_run(page: Path, quick: Path) -> None:
 def test_attack_of_the_tutorial_is_that_of_the_example() -> None:
     attack = DOCS / "examples" / "third-party" / "src" / "acme_inversion" / "attack.py"
     text = attack.read_text(encoding="utf-8")
-    assert text in _blocks(DOCS / "tutorial" / "write-an-attack.md", "python")
+    assert text in blocks(DOCS / "tutorial" / "write-an-attack.md", "python")
     assert len(text.splitlines()) <= 60
 
 

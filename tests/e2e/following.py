@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from click.testing import Result
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.docs.pages import commands
+
 SMOKE = ("--device", "cpu", "--preset", "smoke")
 QUICK = {"attack": SMOKE, "plan": (*SMOKE, "--probe", "1"), "train": ("--device", "cpu", "-p", "epochs=1")}
 """What makes commands short, unless they say it themselves."""
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """Return a page's code blocks of a language."""
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def commands(page: Path) -> Iterator[list[str]]:
-    """Yield the arguments of each ``mi`` command of a page, in order."""
-    for line in "".join(blocks(page, "console")).splitlines():
-        for part in line.split("&&"):
-            words = shlex.split(part)
-            if words and words[0] == "mi":
-                yield words[1:]
 
 
 def follow(page: Path, mi: Callable[..., Result], but: tuple[str, ...] = ()) -> str:

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from micore.kit.training import TrainingConfig
 from micore.runs import judges
-from tests.e2e.following import ROOT, blocks, follow
+from tests.docs.pages import ROOT, blocks
+from tests.e2e.following import follow
 
 PAGE = ROOT / "docs" / "how-to" / "audit-your-model.md"
 NAMES = ("anna", "ben", "carla", "dora")
@@ -81,7 +82,7 @@ def save_vit(folder: Path) -> None:
 def test_the_page_leads_from_nothing_to_reports(workplace: Path, mi) -> None:
     """Every command as it stands there, but for the shortest presets and a quickly trained judge."""
     (python,) = blocks(PAGE, "python")
-    assert len([line for line in python.splitlines() if line.strip()]) <= 11
+    assert len([line for line in python.splitlines() if line.strip()]) <= 10
     (workplace / "my_model.py").write_text(python)
     printed = follow(PAGE, mi)
     assert "accuracy 100.0% on 32 held-out samples" in printed, "the import has the right classes and normalisation"

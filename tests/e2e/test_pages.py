@@ -1,4 +1,4 @@
-"""The commands of the documentation run, one after another, as they stand there: only shorter."""
+"""The commands of these pages run, one after another, as they stand there: only shorter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 from micore.errors import BudgetExceeded
 from micore.kit.training import TrainingConfig
 from micore.runs import judges
-from tests.e2e.following import ROOT, follow
+from tests.docs.pages import ROOT
+from tests.e2e.following import follow
 
 TARGET = (
     "train", "--data", "digits", "--model", "small-cnn", "-p", "epochs=1", "--device", "cpu",

@@ -6,7 +6,6 @@ clip to mean 0 and variance 1, and that of the Audio Spectrogram Transformer, lo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 
+from mi_model_transformers.settings import read_settings, save_it, settings_file
 from micore.contracts import Dataset
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 
 RATE = "sampling_rate"
-SETTINGS_FILES = ("preprocessor_config.json", "processor_config.json")
-SAVE_IT = "save its feature extractor into the same folder with save_pretrained(FOLDER)"
+EXTRACTOR = "feature extractor"
 RAW, SPECTROGRAM = "Wav2Vec2FeatureExtractor", "ASTFeatureExtractor"
 LEAST_VARIANCE = 1e-7
 PREEMPHASIS = 0.97
@@ -120,10 +119,12 @@ def read_front(folder: Path) -> tuple[nn.Module, int]:
 
     Raises: ModelError when its settings are not there, name no rate, or are of a kind that is not supported.
     """
-    settings = _settings(folder)
+    settings = read_settings(audio_settings_file(folder), "feature_extractor", EXTRACTOR)
     rate, kind = settings.get(RATE), settings.get("feature_extractor_type")
     if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
-        raise ModelError(f"the feature extractor of {folder} names no {RATE} in Hz, but {rate!r}", hint=SAVE_IT)
+        raise ModelError(
+            f"the feature extractor of {folder} names no {RATE} in Hz, but {rate!r}", hint=save_it(EXTRACTOR)
+        )
     if kind == RAW:
         return RawFront(normalise=bool(settings.get("do_normalize", True))), rate
     if kind == SPECTROGRAM:
@@ -142,28 +143,15 @@ def _kaldi_front(folder: Path, settings: Mapping[str, Any], rate: int) -> KaldiF
             float(settings["mean"]) if normalised else 0.0, float(settings["std"]) if normalised else 0.5,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"the feature extractor of {folder} is not whole: {error}", hint=SAVE_IT) from error
+        raise ModelError(f"the feature extractor of {folder} is not whole: {error}", hint=save_it(EXTRACTOR)) from error
 
 
-def settings_file(folder: Path) -> Path:
+def audio_settings_file(folder: Path) -> Path:
     """Return the file with the feature extractor's settings.
 
     Raises: ModelError when there is none.
     """
-    for name in SETTINGS_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise ModelError(f"{folder} has no {SETTINGS_FILES[0]}: how it takes sound is not known", hint=SAVE_IT)
-
-
-def _settings(folder: Path) -> Mapping[str, Any]:
-    path = settings_file(folder)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        inner: Mapping[str, Any] = found.get("feature_extractor", found)
-        return dict(inner)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", hint=SAVE_IT) from error
+    return settings_file(folder, "sound", EXTRACTOR)
 
 
 def audio_input(rate: int, dataset: Dataset | None, seconds: float | None) -> InputSpec:

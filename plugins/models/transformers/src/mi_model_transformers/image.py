@@ -7,7 +7,6 @@ target's input spec holds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
+from mi_model_transformers.settings import read_settings, save_it, settings_file
 from micore.errors import ModelError
 from micore.inputs import InputSpec
 
-SETTINGS_FILES = ("preprocessor_config.json", "processor_config.json")
-SAVE_IT = "save its image processor into the same folder with save_pretrained(FOLDER)"
+PROCESSOR = "image processor"
 WHITE = 255.0
 """The largest value of a pixel, before a processor scales it."""
 
@@ -55,10 +54,7 @@ def image_settings_file(folder: Path) -> Path:
 
     Raises: ModelError when there is none.
     """
-    for name in SETTINGS_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise ModelError(f"{folder} has no {SETTINGS_FILES[0]}: how it takes images is not known", hint=SAVE_IT)
+    return settings_file(folder, "images", PROCESSOR)
 
 
 def image_input(folder: Path, about: Any) -> InputSpec:
@@ -67,14 +63,13 @@ def image_input(folder: Path, about: Any) -> InputSpec:
     Raises: ModelError when they are not there, or not whole.
     """
     path = image_settings_file(folder)
+    settings = read_settings(path, "image_processor", PROCESSOR)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        settings = dict(found.get("image_processor", found))
         height, width = _size(settings, about)
         channels = int(getattr(about, "num_channels", None) or len(settings.get("image_mean") or [0, 0, 0]))
         mean, std = _normalisation(settings, channels)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} cannot be read as an image processor's: {error}", hint=SAVE_IT) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is not whole as an image processor's: {error}", hint=save_it(PROCESSOR)) from error
     return InputSpec(shape=(channels, height, width), mean=mean, std=std)
 
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from mi_model_transformers.audio import AudioClassifier, audio_input, is_audio, read_front, settings_file
+from mi_model_transformers.audio import AudioClassifier, audio_input, audio_settings_file, is_audio, read_front
 from mi_model_transformers.checkpoints import Role, read_config, read_network, read_tokenizer, role_of
 from mi_model_transformers.classifier import SequenceClassifier, class_order
 from mi_model_transformers.encoder import Pooling, SentenceEncoder
@@ -70,7 +70,7 @@ def load(request: SourceRequest) -> External:
     settings: list[Path] = []
     if modality == AUDIO:
         module, spec = _audio_module(folder, about, classes, config, request)
-        settings = [settings_file(folder)]
+        settings = [audio_settings_file(folder)]
     elif modality == IMAGE:
         module, spec = _image_module(folder, about, classes, config)
         settings = [image_settings_file(folder)]
