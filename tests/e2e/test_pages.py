@@ -24,11 +24,15 @@ PLMI = ("attack", "--plugin", "plmi", "--model", "runs/target.safetensors", "--p
 PAGES: dict[str, tuple[str, ...]] = {
     "README.md": ("quickstart", "new", "check", "bench", "attack --plugin plmi --model hf:"),
     "docs/tutorial/first-inversion.md": ("quickstart",),
+    "docs/how-to/attack-an-endpoint.md": ("serve", "attack --plugin brep-mi --model http", "resume"),
     "docs/how-to/attack-attributes.md": ("quickstart",),
     "docs/how-to/attack-graphs.md": (
         "quickstart", "train --data tu:", "attack --plugin embedding-to-graph", "report runs/mutag",
     ),
     "docs/how-to/attack-single-images.md": (),
+    "docs/how-to/attack-voices.md": (
+        "quickstart", "train --data folder-audio", "attack --plugin audio-mi --model runs/own", "report",
+    ),
     "docs/how-to/ci-gate.md": (),
     "docs/how-to/defend-a-target.md": (),
     "docs/how-to/own-data.md": ("train --data hf:",),
